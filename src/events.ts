@@ -1,0 +1,128 @@
+import type { Failure } from "./errors.ts";
+import { check } from "./internal/check.ts";
+
+/** How a task was started: by `run`, `runEphemeral` or `runBackground`. */
+export type TaskKind = "main" | "ephemeral" | "background";
+
+/**
+ * How a task ended: it returned; it failed; it was cancelled, which is to reject only because it was told to stop; it
+ * was skipped, because the stop came before its turn under a `limit`.
+ */
+export type TaskOutcome = "returned" | "failed" | "cancelled" | "skipped";
+
+/**
+ * What happens in the life of a group, as told to `onEvent`.
+ *
+ * `manager` is the name of the {@link Manager}, `""` without one; `task` is the full name of a task; `hook` is the name
+ * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, 0 for a skipped task; of `stopped` since
+ * the stop.
+ */
+export type LifecycleEvent =
+  | { readonly type: "task-started"; readonly manager: string; readonly task: string; readonly kind: TaskKind }
+  | {
+      readonly type: "task-ended";
+      readonly manager: string;
+      readonly task: string;
+      readonly kind: TaskKind;
+      readonly outcome: TaskOutcome;
+      readonly error?: Error;
+      readonly elapsed: number;
+    }
+  | {
+      readonly type: "stopping";
+      readonly manager: string;
+      readonly reason: unknown;
+      readonly pending: readonly string[];
+    }
+  | {
+      readonly type: "shutdown-timed-out";
+      readonly manager: string;
+      readonly pending: readonly string[];
+      readonly error: Error;
+    }
+  | {
+      readonly type: "cleanup-ended";
+      readonly manager: string;
+      readonly hook: string;
+      readonly error?: Error;
+      readonly elapsed: number;
+    }
+  | {
+      readonly type: "cleanup-timed-out";
+      readonly manager: string;
+      readonly pending: readonly string[];
+      readonly error: Error;
+    }
+  | {
+      readonly type: "stopped";
+      readonly manager: string;
+      readonly failures: readonly Failure[];
+      readonly elapsed: number;
+    };
+
+/** What {@link logEvents} writes to: `console`, or any logger that takes a message and its fields in that order. */
+export interface Logger {
+  debug(message: string, fields: object): void;
+  info(message: string, fields: object): void;
+  warn(message: string, fields: object): void;
+  error(message: string, fields: object): void;
+}
+
+/** What the level and the message of an event are made of; an event of any type has some of it. */
+interface Loggable {
+  readonly type: string;
+  readonly manager?: string;
+  readonly task?: string;
+  readonly component?: string;
+  readonly hook?: string;
+  readonly kind?: string;
+  readonly outcome?: string;
+  readonly error?: Error;
+  readonly failures?: readonly Failure[];
+  readonly from?: string;
+  readonly to?: string;
+}
+
+const LEVELS = ["debug", "info", "warn", "error"] as const;
+
+/** From best to worst. */
+const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "starting", "unhealthy"];
+
+/**
+ * Turns events into log lines: one line an event, also of a type that it does not know.
+ *
+ * Events with an error, and a `stopped` with failures, are errors. A restart, and a health that got worse, are warnings.
+ * Ephemeral tasks, of which there may be many, are for debugging; the rest is information. The message is the event's
+ * type, whom it is about and how it ended; the fields are the event itself.
+ *
+ * @throws {TypeError} If the logger lacks one of the four methods.
+ *
+ * @example With the console
+ * ```ts
+ * import { Manager, logEvents } from "allstop";
+ *
+ * const manager = new Manager({ name: "api", onEvent: logEvents(console) });
+ * manager.run(async function greet() {
+ *   console.log("hello");
+ * });
+ * await manager.wait();
+ * ```
+ */
+export function logEvents(logger: Logger): (event: LifecycleEvent) => void {
+  for (const level of LEVELS) {
+    const method: unknown = logger?.[level];
+    check(typeof method === "function", "log events", `the logger's ${level} must be a function`, method);
+  }
+  return (event) => logger[levelOf(event)](messageOf(event), event);
+}
+
+function levelOf({ type, error, failures, from, to, kind }: Loggable): (typeof LEVELS)[number] {
+  if (type === "task-restarting") return "warn";
+  if (type === "health-changed" && HEALTH.indexOf(to) > HEALTH.indexOf(from)) return "warn";
+  if (error !== undefined || (failures?.length ?? 0) > 0) return "error";
+  return kind === "ephemeral" ? "debug" : "info";
+}
+
+function messageOf({ type, manager, task, component, hook, outcome, to }: Loggable): string {
+  return [type, task ?? component ?? hook ?? manager, outcome ?? to].filter(Boolean).join(" ");
+}

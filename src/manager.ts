@@ -1,0 +1,310 @@
+import { CleanupError, CleanupTimeoutError, ManagerStoppedError, ShutdownTimeoutError, StopReason } from "./errors.ts";
+import type { Failure } from "./errors.ts";
+import type { LifecycleEvent, TaskKind, TaskOutcome } from "./events.ts";
+import { onAbort } from "./internal/abort.ts";
+import { check, checkCount, checkMilliseconds, checkType } from "./internal/check.ts";
+import { isEcho, toError } from "./internal/failure.ts";
+import { callTask, checkTask, taskName } from "./internal/task.ts";
+import { type Tell, teller } from "./internal/tell.ts";
+import { startTimer, type Timer } from "./internal/time.ts";
+import type { TaskLike } from "./task.ts";
+
+/** Timeouts are in milliseconds; `Infinity`, or more than 2^31-1, is no limit. */
+export interface ManagerOptions {
+  /** Prefix of its tasks' names: `"api"` gives `"api/http"`. @default "" */
+  name?: string | undefined;
+  /** Parent: when it aborts, the group stops, for the same reason. @default undefined */
+  signal?: AbortSignal | undefined;
+  /** From the stop until every task must have ended. @default 20_000 */
+  shutdownTimeout?: number | undefined;
+  /** For all hooks together. @default 5_000 */
+  cleanupTimeout?: number | undefined;
+  /** How many ephemeral tasks may run at once; the others wait their turn. @default Infinity */
+  limit?: number | undefined;
+  /** Told at once of all that happens. What it throws changes nothing. @default undefined */
+  onEvent?: ((event: LifecycleEvent) => void) | undefined;
+}
+
+/** A task, from its acceptance to its end: what to call, its full name, and the controller of its own signal. */
+interface Entry {
+  readonly work: TaskLike;
+  readonly task: string;
+  readonly kind: TaskKind;
+  readonly controller: AbortController;
+}
+
+/**
+ * Runs tasks. When any one of them ends, all are told to stop, all are waited for, hooks run, and what failed is
+ * reported. After errgroup of golang.org/x/sync, and oklog/run.
+ *
+ * @example One task fails: the other one is told, the hook runs, the error is reported
+ * ```ts
+ * import { once } from "node:events";
+ * import { Manager } from "allstop";
+ *
+ * const manager = new Manager({ name: "shop" });
+ * manager.run(async function consumer() {
+ *   throw new Error("connection lost");
+ * });
+ * manager.run((signal) => (signal.aborted ? Promise.resolve() : once(signal, "abort")));
+ * manager.cleanup(() => console.log("cleaned up"));
+ *
+ * await manager.wait().catch((error) => console.log(error.message)); // prints cleaned up, then connection lost
+ * console.log(manager.failures[0]?.source); // prints shop/consumer
+ * ```
+ */
+export class Manager implements AsyncDisposable {
+  readonly #controller = new AbortController();
+  /** The shared signal: aborts when the group is told to stop; its `reason` says why. */
+  readonly signal: AbortSignal = this.#controller.signal;
+  readonly #prefix: string;
+  readonly #shutdownTimeout: number;
+  readonly #cleanupTimeout: number;
+  readonly #tell: Tell | undefined;
+
+  /** What is waited for, in this order. Whether the group has been told to stop, its signal says. */
+  #phase: "task" | "hook" | "" = "task";
+  readonly #entries = new Set<Entry>();
+  /** How many of them keep the group alive. */
+  #holding = 0;
+  /** Those of them that wait for a free slot. */
+  readonly #queue = new Set<Entry>();
+  /** Goes on where it left off. It is asked only while somebody waits, so it never comes to its end. */
+  readonly #turns: Iterator<Entry> = this.#queue.values();
+  #slots: number;
+  readonly #hooks: (() => unknown)[] = [];
+  readonly #failures: Failure[] = [];
+  #stoppedAt = 0;
+  #deadline: Timer | undefined;
+  #leaveTasks: (() => void) | undefined;
+  #done: Promise<void> | undefined;
+
+  /**
+   * @throws {TypeError} If an option has the wrong type.
+   * @throws {RangeError} If a timeout is below 0, or `limit` is no whole number above 0.
+   */
+  constructor(options: ManagerOptions = {}) {
+    const action = "create a Manager";
+    const { name = "", signal, shutdownTimeout = 20_000, cleanupTimeout = 5_000, limit = Infinity, onEvent } = options;
+    checkType(action, "options", "object", options);
+    checkType(action, "name", "string", name);
+    if (signal !== undefined) {
+      check(typeof signal?.aborted === "boolean", action, "signal must be an AbortSignal", signal);
+    }
+    checkMilliseconds(action, "shutdownTimeout", shutdownTimeout);
+    checkMilliseconds(action, "cleanupTimeout", cleanupTimeout);
+    checkCount(action, "limit", limit);
+    if (onEvent !== undefined) checkType(action, "onEvent", "function", onEvent);
+
+    this.#prefix = name && `${name}/`;
+    this.#shutdownTimeout = shutdownTimeout;
+    this.#cleanupTimeout = cleanupTimeout;
+    this.#slots = limit;
+    this.#tell = onEvent && teller(onEvent, name);
+    if (signal) onAbort(signal, this.signal, () => this.#stop(signal.reason));
+  }
+
+  /** The names of the tasks that have not ended, from before their `run` is called; queued ones included. */
+  get pending(): readonly string[] {
+    return Array.from(this.#entries, (entry) => entry.task);
+  }
+
+  /** All failures so far, in order. */
+  get failures(): readonly Failure[] {
+    return [...this.#failures];
+  }
+
+  /**
+   * Starts tasks, in order, before it returns. Whatever ends one of them stops the group.
+   *
+   * @throws {TypeError} If one of them is no task; none has been started then.
+   * @throws {ManagerStoppedError} If the group has been told to stop, or stopped by itself.
+   */
+  run(...tasks: TaskLike[]): void {
+    this.#start("main", tasks);
+  }
+
+  /**
+   * As {@link Manager.run}, but a clean end does not stop the group. Those beyond the `limit` wait their turn, first in
+   * first out; a stop drops them.
+   */
+  runEphemeral(...tasks: TaskLike[]): void {
+    this.#start("ephemeral", tasks);
+  }
+
+  /** As {@link Manager.run}, but it does not keep the group alive, which stops once only such tasks are left. */
+  runBackground(...tasks: TaskLike[]): void {
+    this.#start("background", tasks);
+  }
+
+  /**
+   * Registers a hook for `wait()` to call, once, after the last task ended: last registered first, one at a time.
+   *
+   * @throws {TypeError} If it is no function.
+   * @throws {ManagerStoppedError} If the last hook has run.
+   */
+  cleanup(hook: () => unknown): void {
+    checkType("register a hook", "it", "function", hook);
+    if (this.#phase === "") throw new ManagerStoppedError("register a hook", this.signal.reason);
+    this.#hooks.push(hook);
+  }
+
+  /**
+   * Waits for the stop, for all tasks and for all hooks. The group stops by itself once no task keeps it alive.
+   *
+   * @returns Always the same promise, which rejects with the first failure itself.
+   */
+  wait(): Promise<void> {
+    if (!this.#done) {
+      this.#done = new Promise<void>((resolve) => (this.#leaveTasks = resolve)).then(() => this.#cleanUp());
+      // To be awaited late, or never, is no unhandled rejection.
+      this.#done.catch(() => {});
+      this.#deadline?.ref?.();
+      this.#advance();
+    }
+    return this.#done;
+  }
+
+  /**
+   * Tells the group to stop, then waits as `wait()` does.
+   *
+   * @param reason - Is passed on as `signal.reason`, unless the group has stopped already. Default: a `StopReason`.
+   */
+  stop(reason: unknown = new StopReason()): Promise<void> {
+    this.#stop(reason);
+    return this.wait();
+  }
+
+  /** Calls `stop()`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  #start(kind: TaskKind, tasks: readonly TaskLike[]): void {
+    tasks.forEach(checkTask);
+    if (this.signal.aborted) throw new ManagerStoppedError("run a task", this.signal.reason);
+
+    // All are accepted before the first one runs: should that stop the group, the others are told and waited for, too.
+    const entries = tasks.map((work): Entry => {
+      const entry = { work, task: this.#prefix + taskName(work, kind), kind, controller: new AbortController() };
+      this.#entries.add(entry);
+      if (kind !== "background") this.#holding++;
+      return entry;
+    });
+    for (const entry of entries) {
+      if (kind === "ephemeral") this.#queue.add(entry);
+      else this.#run(entry);
+      this.#runQueued();
+    }
+  }
+
+  async #run(entry: Entry): Promise<void> {
+    const { work, task, kind, controller } = entry;
+    const startedAt = performance.now();
+    this.#tell?.("task-started", { task, kind });
+    try {
+      await callTask(work, task, controller.signal);
+      this.#end(entry, startedAt, "returned");
+    } catch (thrown) {
+      if (this.signal.aborted && isEcho(thrown, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
+      else this.#end(entry, startedAt, "failed", toError(thrown));
+    }
+    if (kind === "ephemeral") this.#slots++;
+    this.#runQueued();
+  }
+
+  /** Runs those in the queue that have a slot. Once the group is told to stop, the others are dropped. */
+  #runQueued(): void {
+    while (this.#queue.size && (this.#slots > 0 || this.signal.aborted)) {
+      const entry: Entry = this.#turns.next().value;
+      this.#queue.delete(entry);
+      if (this.#slots-- > 0) this.#run(entry);
+      else this.#end(entry, performance.now(), "skipped");
+    }
+  }
+
+  #end(entry: Entry, startedAt: number, outcome: TaskOutcome, error?: Error): void {
+    const { task, kind } = entry;
+    this.#entries.delete(entry);
+    // What a task does after the deadline changes nothing, and is told to nobody.
+    if (this.#phase !== "task") return;
+    if (kind !== "background") this.#holding--;
+    if (error) this.#failures.push({ source: task, error });
+    this.#tell?.("task-ended", {
+      task,
+      kind,
+      outcome,
+      ...(error && { error }),
+      elapsed: performance.now() - startedAt,
+    });
+    if (!this.signal.aborted && (error || kind !== "ephemeral")) this.#stop(new StopReason(task, error));
+    this.#advance();
+  }
+
+  #stop(reason: unknown): void {
+    if (this.signal.aborted) return;
+    this.#stoppedAt = performance.now();
+    this.#deadline = startTimer(this.#shutdownTimeout, () => {
+      this.#phase = "hook";
+      this.#timeOut("shutdown", new ShutdownTimeoutError(this.#shutdownTimeout, this.pending));
+      this.#advance();
+    });
+    // Until somebody waits, only the tasks themselves keep the process alive.
+    if (!this.#done) this.#deadline.unref?.();
+    this.#controller.abort(reason);
+    this.#tell?.("stopping", { reason, pending: this.pending });
+    this.#runQueued();
+    this.#entries.forEach(({ controller }) => controller.abort(reason));
+    this.#advance();
+  }
+
+  /** Goes on to what is due by now. */
+  #advance(): void {
+    if (!this.signal.aborted) {
+      if (this.#done && !this.#holding) this.#stop(new StopReason());
+    } else if (!this.#entries.size) {
+      this.#phase = "hook";
+      clearTimeout(this.#deadline);
+    }
+    if (this.#phase === "hook") this.#leaveTasks?.();
+  }
+
+  async #cleanUp(): Promise<void> {
+    const errors: Error[] = [];
+    const pending: string[] = [];
+    const call = async (hook: () => unknown): Promise<void> => {
+      const name = hook.name || "hook";
+      const startedAt = performance.now();
+      let error: Error | undefined;
+      pending.push(name);
+      try {
+        await hook();
+      } catch (thrown) {
+        errors.push((error = toError(thrown)));
+      }
+      if (this.#phase !== "hook") return;
+      pending.splice(pending.indexOf(name), 1);
+      this.#tell?.("cleanup-ended", { hook: name, ...(error && { error }), elapsed: performance.now() - startedAt });
+    };
+    let timedOut: unknown;
+    const timeout = new Promise<true>((resolve) => {
+      this.#deadline = startTimer(this.#cleanupTimeout, () => resolve(true));
+    });
+    for (let hook; (hook = this.#hooks.pop()); ) {
+      // Once the timeout has passed, this is over within the turn: the rest are called, and no longer waited for.
+      timedOut = await Promise.race([call(hook), timeout]);
+    }
+    this.#phase = "";
+    clearTimeout(this.#deadline);
+
+    if (errors.length) this.#failures.push({ source: "cleanup", error: new CleanupError(errors) });
+    if (timedOut) this.#timeOut("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending));
+    this.#tell?.("stopped", { failures: this.failures, elapsed: performance.now() - this.#stoppedAt });
+    if (this.#failures[0]) throw this.#failures[0].error;
+  }
+
+  #timeOut(source: "shutdown" | "cleanup", error: ShutdownTimeoutError | CleanupTimeoutError): void {
+    this.#failures.push({ source, error });
+    this.#tell?.(`${source}-timed-out`, { pending: error.pending, error });
+  }
+}
