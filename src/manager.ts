@@ -206,8 +206,9 @@ export class Manager implements AsyncDisposable {
       await callTask(work, task, controller.signal);
       this.#end(entry, startedAt, "returned");
     } catch (thrown) {
-      if (this.signal.aborted && isEcho(thrown, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
-      else this.#end(entry, startedAt, "failed", toError(thrown));
+      const error = toError(thrown);
+      if (this.signal.aborted && isEcho(thrown, error, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
+      else this.#end(entry, startedAt, "failed", error);
     }
     if (kind === "ephemeral") this.#slots++;
     this.#runQueued();

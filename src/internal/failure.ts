@@ -16,9 +16,9 @@ export function toError(thrown: unknown): Error {
 /**
  * Tells whether a task rejected only because it was told to stop: with the reason itself, as `fetch` does, or with an
  * `AbortError` whose cause is that reason, as `node:timers/promises` does, or absent, as a bare `abort()` does.
+ *
+ * @param error - What {@link toError} makes of `thrown`, which may be something that cannot even be looked at.
  */
-export function isEcho(thrown: unknown, reason: unknown): boolean {
-  // Whatever was thrown, these are the two things to ask it.
-  const error = thrown as Partial<Error> | undefined | null;
-  return thrown === reason || (error?.name === "AbortError" && (error.cause ?? reason) === reason);
+export function isEcho(thrown: unknown, error: Error, reason: unknown): boolean {
+  return thrown === reason || (error.name === "AbortError" && (error.cause ?? reason) === reason);
 }
