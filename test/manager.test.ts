@@ -1,0 +1,364 @@
+import { type LifecycleEvent, Manager, type ManagerOptions, ManagerStoppedError, ShutdownTimeoutError } from "allstop";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Controlled, settle, untilStopped } from "./support/controlled.ts";
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  expect(vi.getTimerCount()).toBe(0);
+  vi.useRealTimers();
+});
+
+const never = (): Promise<never> => new Promise(() => {});
+
+describe("bad input is refused before anything starts, with the option and the value", () => {
+  const refused: [ManagerOptions | unknown, ErrorConstructor, string][] = [
+    [{ name: 5 }, TypeError, "name must be of type string, got 5"],
+    [{ name: null }, TypeError, "name must be of type string, got null"],
+    [{ signal: new AbortController() }, TypeError, "signal must be an AbortSignal, got [object AbortController]"],
+    [{ signal: {} }, TypeError, "signal must be an AbortSignal, got [object Object]"],
+    [{ signal: null }, TypeError, "signal must be an AbortSignal, got null"],
+    [{ signal: 0 }, TypeError, "signal must be an AbortSignal, got 0"],
+    [{ limit: "4" }, TypeError, 'limit must be of type number, got "4"'],
+    [{ limit: 4n }, TypeError, "limit must be of type number, got 4"],
+    [{ limit: null }, TypeError, "limit must be of type number, got null"],
+    [{ limit: 0 }, RangeError, "limit must be a whole number above 0, got 0"],
+    [{ limit: -1 }, RangeError, "limit must be a whole number above 0, got -1"],
+    [{ limit: 1.5 }, RangeError, "limit must be a whole number above 0, got 1.5"],
+    [{ limit: 0.5 }, RangeError, "limit must be a whole number above 0, got 0.5"],
+    [{ limit: NaN }, RangeError, "limit must be a whole number above 0, got NaN"],
+    [{ limit: -Infinity }, RangeError, "limit must be a whole number above 0, got -Infinity"],
+    [{ onEvent: {} }, TypeError, "onEvent must be of type function, got [object Object]"],
+    [{ onEvent: null }, TypeError, "onEvent must be of type function, got null"],
+    [{ onEvent: Object.create(null) }, TypeError, "onEvent must be of type function, got object"],
+    ["api", TypeError, 'options must be of type object, got "api"'],
+    [5, TypeError, "options must be of type object, got 5"],
+  ];
+  for (const option of ["shutdownTimeout", "cleanupTimeout"]) {
+    refused.push(
+      [{ [option]: -1 }, RangeError, `${option} must be 0 or more milliseconds, got -1`],
+      [{ [option]: NaN }, RangeError, `${option} must be 0 or more milliseconds, got NaN`],
+      [{ [option]: "20s" }, TypeError, `${option} must be of type number, got "20s"`],
+      [{ [option]: Symbol("s") }, TypeError, `${option} must be of type number, got Symbol(s)`],
+      [{ [option]: null }, TypeError, `${option} must be of type number, got null`],
+    );
+  }
+
+  test.each(refused)("%o: %o %s", (options, Refusal, message) => {
+    let thrown: unknown;
+    try {
+      new Manager(options as ManagerOptions);
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown).toBeInstanceOf(Refusal);
+    expect(thrown).toHaveProperty("message", `Cannot create a Manager: ${message}`);
+  });
+
+  test("null as options is a TypeError", () => {
+    expect(() => new Manager(null as never)).toThrow(TypeError);
+  });
+
+  test("an option that is undefined takes its default, and a bad one leaves no listener on the parent", () => {
+    const parent = new AbortController();
+    const listen = vi.spyOn(parent.signal, "addEventListener");
+    const undefinedOptions = { name: undefined, signal: undefined, limit: undefined, onEvent: undefined };
+    expect(new Manager({ ...undefinedOptions, shutdownTimeout: undefined, cleanupTimeout: undefined }).pending).toEqual([]);
+    expect(() => new Manager({ signal: parent.signal, limit: 0 })).toThrow(RangeError);
+    expect(() => new Manager({ signal: parent.signal, onEvent: 5 as never })).toThrow(TypeError);
+    expect(listen).not.toHaveBeenCalled();
+  });
+
+  test.each([
+    [undefined, "undefined"],
+    [null, "null"],
+    [5, "5"],
+    ["http", '"http"'],
+    [{ run: "later" }, "[object Object]"],
+    [Promise.resolve(), "[object Promise]"],
+  ])("%o is no task and no hook", async (value, shown) => {
+    const manager = new Manager();
+    const rule = `it must be a function or have a run method, got ${shown}`;
+    expect(() => manager.run(value as never)).toThrow(new TypeError(`Cannot run a task: ${rule}`));
+    const hook = `Cannot register a hook: it must be of type function, got ${shown}`;
+    expect(() => manager.cleanup(value as never)).toThrow(new TypeError(hook));
+    const stopped = manager.stop();
+    expect(() => manager.run(value as never)).toThrow(TypeError);
+    await stopped;
+    expect(() => manager.cleanup(value as never)).toThrow(TypeError);
+  });
+});
+
+test("a task is called as a method of its object, a function without this, a hook with nothing", async () => {
+  const manager = new Manager();
+  const calls: unknown[][] = [];
+  const task = {
+    async run(...args: unknown[]): Promise<void> {
+      calls.push([this, ...args]);
+    },
+  };
+  const callable = Object.assign(
+    async function (this: unknown, ...args: unknown[]): Promise<void> {
+      calls.push([this, ...args]);
+    },
+    { run: "not this" },
+  );
+  manager.runEphemeral(task, callable);
+  manager.cleanup(function (this: unknown, ...args: unknown[]) {
+    calls.push([this, ...args]);
+  });
+  await manager.wait();
+  expect(calls).toEqual([[task, expect.any(AbortSignal)], [undefined, expect.any(AbortSignal)], [undefined]]);
+});
+
+test("pending names a task from before its run is called, the queued ones included", async () => {
+  const manager = new Manager({ limit: 1 });
+  const seen: (readonly string[])[] = [];
+  const look = (name: string) => ({
+    name,
+    run: async () => void seen.push(manager.pending),
+  });
+  manager.runEphemeral(look("a"), look("b"));
+  await manager.wait();
+  expect(seen).toEqual([["a", "b"], ["b"]]);
+  expect(manager.pending).toEqual([]);
+});
+
+test("the end of one manager's task does not touch another manager's", async () => {
+  const outer = new Manager();
+  const inner = new Manager({ signal: outer.signal });
+  inner.run(async () => {});
+  await inner.wait();
+  expect(outer.signal.aborted).toBe(false);
+  await outer.stop();
+});
+
+test("await using stops the group at the end of the block, and throws its first failure", async () => {
+  const hook = vi.fn();
+  const error = new Error("no");
+  const block = async (fails: boolean): Promise<void> => {
+    await using manager = new Manager();
+    manager.cleanup(hook);
+    manager.run(untilStopped);
+    if (fails) manager.run(() => Promise.reject(error));
+    await settle();
+  };
+  await block(false);
+  expect(hook).toHaveBeenCalledOnce();
+  await expect(block(true)).rejects.toBe(error);
+});
+
+test("an observer may act on the group, and a stop that it asks for is honoured", async () => {
+  for (const type of ["task-started", "task-ended", "stopping", "cleanup-ended", "stopped"]) {
+    const types: string[] = [];
+    const late = vi.fn(async () => {});
+    const manager: Manager = new Manager({
+      limit: 1,
+      onEvent(event) {
+        types.push(event.type);
+        if (event.type !== type) return;
+        void manager.stop();
+        if (event.type !== "task-started") expect(() => manager.runEphemeral(late)).toThrow(ManagerStoppedError);
+      },
+    });
+    manager.cleanup(() => {});
+    manager.runEphemeral(async () => {}, untilStopped, untilStopped);
+    await settle();
+    await manager.stop();
+    expect(late).not.toHaveBeenCalled();
+    expect(types.filter((each) => each === "stopping")).toEqual(["stopping"]);
+    expect(types.at(-1)).toBe("stopped");
+  }
+});
+
+test("a task that an observer starts when another one ends does not overtake the queue", async () => {
+  const order: string[] = [];
+  const manager: Manager = new Manager({
+    limit: 1,
+    onEvent(event) {
+      if (event.type === "task-started") order.push(event.task);
+      if (event.type === "task-ended" && event.task === "a") manager.runEphemeral(named("late"));
+    },
+  });
+  const named = (name: string) => ({ name, run: async () => {} });
+  manager.runEphemeral(named("a"), named("b"), named("c"));
+  await manager.wait();
+  expect(order).toEqual(["a", "b", "c", "late"]);
+});
+
+test("a limit holds under tasks that start tasks, and its queue may run empty and fill again", async () => {
+  const manager = new Manager({ limit: 3 });
+  let running = 0;
+  let most = 0;
+  let ran = 0;
+  const task = (depth: number) => async (): Promise<void> => {
+    most = Math.max(most, ++running);
+    ran++;
+    if (depth > 0) manager.runEphemeral(task(depth - 1), task(depth - 1));
+    for (let i = 0; i <= ran % 4; i++) await null;
+    running--;
+  };
+  for (let round = 0; round < 3; round++) {
+    manager.runEphemeral(...Array.from({ length: 20 }, () => task(3)));
+    while (manager.pending.length > 0) await null;
+  }
+  await manager.wait();
+  expect(most).toBe(3);
+  expect(ran).toBe(3 * 20 * 15);
+});
+
+test("main and background tasks take no place of the limit", async () => {
+  const manager = new Manager({ limit: 1 });
+  const started: string[] = [];
+  const note = (name: string) => (signal: AbortSignal) => {
+    started.push(name);
+    return untilStopped(signal);
+  };
+  manager.runEphemeral(note("ephemeral"));
+  manager.run(note("main"), note("main"));
+  manager.runBackground(note("background"));
+  manager.runEphemeral(note("queued"));
+  expect(started).toEqual(["ephemeral", "main", "main", "background"]);
+  await manager.stop();
+});
+
+test("of one call under a limit, a stop by the first starts what has a slot and skips the rest", async () => {
+  const told: string[] = [];
+  const manager: Manager = new Manager({
+    limit: 2,
+    onEvent: (event) => event.type === "task-ended" && told.push(`${event.task} ${event.outcome}`),
+  });
+  const started: string[] = [];
+  const task = (name: string) => ({
+    name,
+    run(signal: AbortSignal) {
+      started.push(name);
+      if (name === "a") void manager.stop();
+      return untilStopped(signal);
+    },
+  });
+  manager.runEphemeral(task("a"), task("b"), task("c"), task("d"));
+  await manager.wait();
+  expect(started).toEqual(["a", "b"]);
+  expect(told).toEqual(["c skipped", "d skipped", "a cancelled", "b cancelled"]);
+});
+
+test("a timeout of Infinity, or above the 2^31-1 that setTimeout takes, is no limit", async () => {
+  for (const timeout of [2 ** 31, Infinity]) {
+    const manager = new Manager({ shutdownTimeout: timeout, cleanupTimeout: timeout });
+    const [task, hook] = [new Controlled("task"), new Controlled("hook")];
+    manager.run(task);
+    manager.cleanup(() => hook.run(manager.signal));
+    const stopped = manager.stop();
+    await vi.advanceTimersByTimeAsync(2 ** 32);
+    expect(manager.pending).toEqual(["task"]);
+    task.return();
+    await settle();
+    await vi.advanceTimersByTimeAsync(2 ** 32);
+    hook.return();
+    await stopped;
+    expect(manager.failures).toEqual([]);
+  }
+  const limited = new Manager({ shutdownTimeout: 2 ** 31 - 1 });
+  limited.run(never);
+  const stopped = limited.stop();
+  await vi.advanceTimersByTimeAsync(2 ** 31 - 1);
+  await expect(stopped).rejects.toThrow(ShutdownTimeoutError);
+});
+
+test("elapsed is in milliseconds: of a task and a hook since it started, of the end since the stop", async () => {
+  const events: LifecycleEvent[] = [];
+  const manager = new Manager({ limit: 1, onEvent: (event) => events.push(event) });
+  const [a, b, hook] = [new Controlled("a"), new Controlled("b"), new Controlled("hook")];
+  await vi.advanceTimersByTimeAsync(1_000);
+  manager.runEphemeral(a, b);
+  manager.cleanup(() => hook.run(manager.signal));
+  await vi.advanceTimersByTimeAsync(10);
+  a.return();
+  await vi.advanceTimersByTimeAsync(20);
+  const stopped = manager.stop();
+  await vi.advanceTimersByTimeAsync(40);
+  b.return();
+  await vi.advanceTimersByTimeAsync(80);
+  hook.return();
+  await stopped;
+  const elapsed = events.flatMap((event) => ("elapsed" in event ? [[event.type, event.elapsed]] : []));
+  expect(elapsed).toEqual([
+    ["task-ended", 10],
+    ["task-ended", 60],
+    ["cleanup-ended", 80],
+    ["stopped", 120],
+  ]);
+});
+
+test("a hook that ends while the rest are called after the timeout is told of, and the timeout is reported all the same", async () => {
+  const manager = new Manager({ cleanupTimeout: 10 });
+  const gate = new Controlled();
+  const last = vi.fn();
+  manager.cleanup(last);
+  manager.cleanup(() => gate.return());
+  manager.cleanup(function waitsForGate() {
+    return gate.run(manager.signal);
+  });
+  const stopped = manager.stop();
+  await vi.advanceTimersByTimeAsync(10);
+  await expect(stopped).rejects.toMatchObject({ name: "CleanupTimeoutError", pending: [] });
+  expect(last).toHaveBeenCalledOnce();
+});
+
+test("errors of hooks keep the order of their calls, and a hook that is registered twice runs twice", async () => {
+  const manager = new Manager();
+  let calls = 0;
+  const hook = (): void => {
+    throw new Error(`call ${++calls}`);
+  };
+  manager.cleanup(hook);
+  manager.cleanup(hook);
+  const errors = [new Error("call 1"), new Error("call 2")];
+  await expect(manager.stop()).rejects.toMatchObject({ errors });
+});
+
+test("a failed cleanup comes after the failures of tasks, and wait() rejects with the first of all", async () => {
+  const manager = new Manager();
+  const error = new Error("task");
+  manager.run(() => Promise.reject(error));
+  manager.cleanup(() => Promise.reject("hook"));
+  await expect(manager.wait()).rejects.toBe(error);
+  expect(manager.failures.map((failure) => failure.source)).toEqual(["main", "cleanup"]);
+});
+
+test("the process is not held before somebody waits, and held from then on", () => {
+  const hold = vi.fn();
+  const release = vi.fn();
+  vi.stubGlobal("setTimeout", () => ({ ref: hold, unref: release }));
+  vi.stubGlobal("clearTimeout", () => {});
+  const unwaited = new Manager();
+  unwaited.run(never, () => {
+    throw new Error("stops it");
+  });
+  expect([hold.mock.calls.length, release.mock.calls.length]).toEqual([0, 1]);
+  void unwaited.wait();
+  expect([hold.mock.calls.length, release.mock.calls.length]).toEqual([1, 1]);
+  const waited = new Manager();
+  waited.run(never);
+  void waited.wait();
+  void waited.stop();
+  expect([hold.mock.calls.length, release.mock.calls.length]).toEqual([1, 1]);
+  vi.unstubAllGlobals();
+});
+
+test("timers that are numbers, as in a browser, do as well", async () => {
+  vi.stubGlobal("setTimeout", () => 5);
+  vi.stubGlobal("clearTimeout", () => {});
+  const manager = new Manager();
+  const task = new Controlled();
+  manager.run(task, () => {
+    throw new Error("stops it");
+  });
+  const stopped = manager.wait();
+  task.return();
+  await expect(stopped).rejects.toThrow("stops it");
+  vi.unstubAllGlobals();
+});
