@@ -1,5 +1,5 @@
 import type { Failure } from "./errors.ts";
-import { check } from "./internal/check.ts";
+import { check, show } from "./internal/check.ts";
 
 /** How a task was started: by `run`, `runEphemeral` or `runBackground`. */
 export type TaskKind = "main" | "ephemeral" | "background";
@@ -93,7 +93,8 @@ const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "startin
  *
  * Events with an error, and a `stopped` with failures, are errors. A restart, and a health that got worse, are warnings.
  * Ephemeral tasks, of which there may be many, are for debugging; the rest is information. The message is the event's
- * type, whom it is about and how it ended; the fields are the event itself.
+ * type, whom it is about and how it ended; the fields are the event's own. (The console of Node shows of them, on the
+ * same line, what the message does not say.)
  *
  * @throws {TypeError} If the logger lacks one of the four methods.
  *
@@ -101,28 +102,44 @@ const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "startin
  * ```ts
  * import { Manager, logEvents } from "allstop";
  *
- * const manager = new Manager({ name: "api", onEvent: logEvents(console) });
- * manager.run(async function greet() {
- *   console.log("hello");
- * });
- * await manager.wait();
+ * const manager = new Manager({ name: "shop", onEvent: logEvents(console) });
+ * manager.run(async function greet() {});
+ * await manager.wait(); // prints task-started shop/greet { manager: 'shop', kind: 'main' }, and so on
  * ```
  */
 export function logEvents(logger: Logger): (event: LifecycleEvent) => void {
   for (const level of LEVELS) {
     const method: unknown = logger?.[level];
-    check(typeof method === "function", "log events", `the logger's ${level} must be a function`, method);
+    check(typeof method === "function", "log events", `the logger must have a method ${level}`, logger);
   }
-  return (event) => logger[levelOf(event)](messageOf(event), event);
+  return (event) => {
+    const words = wordsOf(event);
+    logger[levelOf(event)](words.join(" "), inspectable(event, words));
+  };
 }
 
 function levelOf({ type, error, failures, from, to, kind }: Loggable): (typeof LEVELS)[number] {
   if (type === "task-restarting") return "warn";
   if (type === "health-changed" && HEALTH.indexOf(to) > HEALTH.indexOf(from)) return "warn";
-  if (error !== undefined || (failures?.length ?? 0) > 0) return "error";
+  if (error !== undefined || failures?.length) return "error";
   return kind === "ephemeral" ? "debug" : "info";
 }
 
-function messageOf({ type, manager, task, component, hook, outcome, to }: Loggable): string {
-  return [type, task ?? component ?? hook ?? manager, outcome ?? to].filter(Boolean).join(" ");
+function wordsOf({ type, manager, task, component, hook, outcome, to }: Loggable): unknown[] {
+  return [type, task ?? component ?? hook ?? manager, outcome ?? to].filter(Boolean);
+}
+
+/** A copy of the event that Node's `util.inspect` shows on one line, but for the stack of its own error. */
+function inspectable(event: LifecycleEvent, said: readonly unknown[]): object {
+  const inspect = (_: number, options: object, inspectAny: (value: object, options: object) => string): string => {
+    const brief = {
+      ...event,
+      ...("elapsed" in event && { elapsed: Math.round(event.elapsed) }),
+      ...("reason" in event && { reason: show(event.reason) }),
+      ...("failures" in event && { failures: event.failures.map(({ source, error }) => `${source}: ${error}`) }),
+    };
+    const rest = Object.entries(brief).filter(([, value]) => value !== "" && !said.includes(value));
+    return inspectAny(Object.fromEntries(rest), { ...options, breakLength: Infinity });
+  };
+  return Object.defineProperty({ ...event }, Symbol.for("nodejs.util.inspect.custom"), { value: inspect });
 }
