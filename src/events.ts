@@ -104,7 +104,11 @@ const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "startin
  *
  * const manager = new Manager({ name: "shop", onEvent: logEvents(console) });
  * manager.run(async function greet() {});
- * await manager.wait(); // prints task-started shop/greet { manager: 'shop', kind: 'main' }, and so on
+ * await manager.wait();
+ * // prints task-started shop/greet { manager: 'shop', kind: 'main' }
+ * // prints task-ended shop/greet returned { manager: 'shop', kind: 'main', elapsed: 1 }
+ * // prints stopping shop { reason: 'AbortError: Stopped by shop/greet', pending: [] }
+ * // prints stopped shop { failures: [], elapsed: 0 }
  * ```
  */
 export function logEvents(logger: Logger): (event: LifecycleEvent) => void {

@@ -47,9 +47,9 @@ interface Entry {
  *   throw new Error("connection lost");
  * });
  * manager.run((signal) => (signal.aborted ? Promise.resolve() : once(signal, "abort")));
- * manager.cleanup(() => console.log("cleaned up"));
+ * manager.cleanup(() => console.log("cleaned up")); // prints cleaned up
  *
- * await manager.wait().catch((error) => console.log(error.message)); // prints cleaned up, then connection lost
+ * await manager.wait().catch((error) => console.log(error.message)); // prints connection lost
  * console.log(manager.failures[0]?.source); // prints shop/consumer
  * ```
  */

@@ -47,10 +47,13 @@ export class OsSignalTask implements Task, Disposable {
   readonly name = "os-signal";
   readonly #onSignal: ((signal: string) => unknown) | undefined;
   readonly #unlisten: () => void;
-  readonly #reception: Promise<void>;
   #received: string | undefined;
   #window: Timer | undefined;
   #started = false;
+  #wake: () => void = () => {};
+  readonly #reception = new Promise<void>((resolve) => {
+    this.#wake = resolve;
+  });
 
   /**
    * @throws {TypeError} If `signals` is no list of names that start with `SIG`, or empty, or `onSignal` no function.
@@ -63,17 +66,7 @@ export class OsSignalTask implements Task, Disposable {
     if (onSignal !== undefined) checkType(action, "onSignal", "function", onSignal);
 
     this.#onSignal = onSignal;
-    let receive: (signal: string) => void = () => {};
-    this.#reception = new Promise((resolve) => {
-      receive = (signal) => {
-        if (this.#received !== undefined) return;
-        this.#received = signal;
-        this.#window = startTimer(REPEAT_WINDOW, this.#unlisten);
-        this.#window.unref?.();
-        resolve();
-      };
-    });
-    this.#unlisten = onOsSignal(action, signals, receive);
+    this.#unlisten = onOsSignal(action, signals, (signal) => this.#receive(signal));
   }
 
   /** The name of the first signal, as soon as it has been received. */
@@ -106,5 +99,13 @@ export class OsSignalTask implements Task, Disposable {
     this.#started = true;
     clearTimeout(this.#window);
     this.#unlisten();
+  }
+
+  #receive(signal: string): void {
+    if (this.#received !== undefined) return;
+    this.#received = signal;
+    this.#window = startTimer(REPEAT_WINDOW, this.#unlisten);
+    this.#window.unref?.();
+    this.#wake();
   }
 }

@@ -1,0 +1,100 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, test } from "vitest";
+import { laws } from "./support/laws.ts";
+import { Program } from "./support/program.ts";
+
+interface Fence {
+  name: string;
+  code: string;
+  /** The lines that it says it prints. */
+  output: string[];
+  /** Whether their order is told, too. */
+  ordered: boolean;
+}
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const generated = `${root}test/.generated`;
+const readme = readFileSync(`${root}README.md`, "utf8");
+const sources = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+
+/** The README's programs, each of which is followed by what it prints. */
+function readmeFences(): Fence[] {
+  const fences = Array.from(readme.matchAll(/^```ts\n([^]*?)^```\n(?:[^`]*^```text\n([^]*?)^```)?/gm));
+  return fences.map(([, code = "", output = ""], i) => ({
+    name: `readme-${i + 1}`,
+    code,
+    output: output.split("\n").slice(0, -1),
+    ordered: true,
+  }));
+}
+
+/** The examples of the doc comments, in which `// prints` says what is printed, where it is. */
+function exampleFences(file: string): Fence[] {
+  const source = readFileSync(`${root}src/${file}`, "utf8");
+  const fences = Array.from(source.matchAll(/^ *\* @example .*\n *\* ```ts\n([^]*?)^ *\* ```$/gm));
+  return fences.map(([, comment = ""], i) => {
+    const code = comment.replace(/^ *\* ?/gm, "");
+    const output = Array.from(code.matchAll(/\/\/ prints (.*)$/gm), ([, line = ""]) => line);
+    return { name: `${file.replace(/\W/g, "-")}-${i + 1}`, code, output, ordered: false };
+  });
+}
+
+const fences = [...readmeFences(), ...sources.flatMap(exampleFences)];
+
+beforeAll(() => {
+  rmSync(generated, { recursive: true, force: true });
+  mkdirSync(generated);
+  writeFileSync(`${generated}/tsconfig.json`, JSON.stringify({ extends: "../tsconfig.json", include: ["*.ts"] }));
+  for (const { name, code } of fences) writeFileSync(`${generated}/${name}.ts`, code);
+});
+
+test("every ts block is found", () => {
+  const count = (text: string): number => text.split("```ts\n").length - 1;
+  expect(readmeFences().length).toBe(count(readme));
+  for (const file of sources) expect(exampleFences(file).length).toBe(count(readFileSync(`${root}src/${file}`, "utf8")));
+  for (const { name, output } of fences) expect([name, output.length]).not.toEqual([name, 0]);
+});
+
+test("every ts block compiles", () => {
+  const compiler = `${root}node_modules/typescript/bin/tsc`;
+  const { stdout, status } = spawnSync(process.execPath, [compiler, "--project", generated], { encoding: "utf8" });
+  expect([status, stdout]).toEqual([0, ""]);
+});
+
+describe("a ts block prints what it says", () => {
+  // Times differ from run to run.
+  const timeless = (line: string): string => line.replace(/elapsed: \d+/, "elapsed: N");
+
+  test.concurrent.each(fences)("$name", async ({ name, code, output, ordered }) => {
+    const program = new Program(`.generated/${name}.ts`);
+    if (code.includes("// ends on Ctrl-C")) {
+      await program.line("task-started worker");
+      program.send("SIGINT");
+    }
+    const end = await program.end();
+    expect([end, program.stderr]).toEqual([0, ""]);
+    const [printed, said] = [program.lines.map(timeless), output.map(timeless)];
+    if (ordered) expect(printed).toEqual(said);
+    else expect([...printed].sort()).toEqual([...said].sort());
+  });
+});
+
+test("the README's guarantees are the titles of the laws' tests", () => {
+  const section = readme.slice(readme.indexOf("## Guarantees"), readme.indexOf("## When to use it"));
+  const items = Array.from(section.matchAll(/^(\d+)\. ([^]*?)(?=^\d+\. |^$|^\*\*)/gm), ([, number = "", text = ""]) => {
+    return `${number}. ${text.replace(/\s+/g, " ").trim()}`;
+  });
+  expect(items).toEqual(laws().map((text, i) => `${i + 1}. ${text}`));
+  expect(items.length).toBe(17);
+});
+
+test("the README names only commands and files that are there", () => {
+  const { scripts } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
+  for (const [, script = ""] of readme.matchAll(/npm run (\w+)/g)) expect(Object.keys(scripts)).toContain(script);
+  for (const [, file = ""] of readme.matchAll(/`(test\/[\w./-]+\.ts)`/g)) expect(readFileSync(`${root}${file}`)).toBeTruthy();
+  expect(readme).toContain("npm ci && npm start");
+  expect(readme).toContain("npm cit");
+  expect(readme.split("\n").length).toBeLessThan(400);
+});

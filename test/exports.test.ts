@@ -1,0 +1,71 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import * as allstop from "allstop";
+import { describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const read = (path: string): string => readFileSync(`${root}${path}`, "utf8");
+const manifest = JSON.parse(read("package.json"));
+const files = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+const rooms = files.filter((file) => !file.startsWith("internal"));
+const withoutComments = (source: string): string => source.replace(/\/\*[^]*?\*\/|\/\/.*$/gm, "");
+const sources = files.map((file): [string, string] => [file, withoutComments(read(`src/${file}`))]);
+
+test("the root entry exports these names and no others", () => {
+  expect(Object.keys(allstop).sort()).toEqual([
+    "CleanupError",
+    "CleanupTimeoutError",
+    "Manager",
+    "ManagerStoppedError",
+    "OsSignalTask",
+    "PanicError",
+    "ShutdownTimeoutError",
+    "StopReason",
+    "TaskAlreadyStartedError",
+    "logEvents",
+  ]);
+});
+
+test("every file of src is a subpath of the package, or re-exported by the root entry", () => {
+  const index = read("src/index.ts");
+  const subpaths = rooms.filter((file) => file !== "index.ts" && !index.includes(`"./${file}"`));
+  const entries = [".", ...subpaths.map((file) => `./${file.replace(".ts", "")}`)];
+  expect(Object.keys(manifest.exports)).toEqual(entries);
+  for (const [subpath, targets] of Object.entries(manifest.exports)) {
+    const name = subpath === "." ? "index" : subpath.slice(2);
+    // The order matters: types come first.
+    expect(Object.entries(targets as object)).toEqual([
+      ["types", `./dist/${name}.d.ts`],
+      ["default", `./dist/${name}.js`],
+    ]);
+    expect(existsSync(`${root}src/${name}.ts`)).toBe(true);
+  }
+});
+
+test("the root entry only re-exports, and each file of it has a test of its name", () => {
+  expect(withoutComments(read("src/index.ts"))).toMatch(/^(\s*export (type )?\{[^}]*\} from "[^"]+";)+\s*$/);
+  // The contract has no code: it is held by the type tests.
+  for (const room of rooms.filter((file) => !["index.ts", "task.ts"].includes(file))) {
+    expect(readdirSync(`${root}test`)).toContain(room.replace(".ts", ".test.ts"));
+  }
+});
+
+test("nothing at all is needed at run time", () => {
+  for (const kind of ["dependencies", "peerDependencies", "optionalDependencies"]) expect(manifest).not.toHaveProperty(kind);
+  expect(manifest.sideEffects).toBe(false);
+});
+
+describe("each file of src", () => {
+  test.each(sources)("%s imports only what is there, and nothing of Node's", (file, source) => {
+    for (const [, path = ""] of source.matchAll(/^(?:import|export)[^"]* from "([^"]+)";/gm)) {
+      expect(path).toMatch(/^\.\.?\/.*\.ts$/);
+      expect(existsSync(fileURLToPath(new URL(path, `file://${root}src/${file}`)))).toBe(true);
+    }
+  });
+
+  test.each(sources)("%s leaves listeners and timers to the one file for them", (file, source) => {
+    if (file !== "internal/abort.ts") expect(source).not.toMatch(/(add|remove)EventListener\(/);
+    if (file !== "internal/time.ts") expect(source).not.toMatch(/set(Timeout|Interval|Immediate)\(/);
+    expect(source).not.toMatch(/\bany\b[;,)>\]]|@ts-|export default|\benum\b|\bnamespace\b/);
+  });
+});

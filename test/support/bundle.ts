@@ -1,0 +1,28 @@
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { brotliCompressSync } from "node:zlib";
+
+interface Esbuild {
+  build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+// The bundler comes with tsx.
+const require = createRequire(createRequire(import.meta.url).resolve("tsx"));
+const esbuild: Esbuild = require("esbuild");
+
+/** How many bytes a user's bundle takes up: what `source` needs of `allstop`, minified and compressed with brotli. */
+export async function bundleSize(source: string): Promise<number> {
+  const { outputFiles } = await esbuild.build({
+    stdin: { contents: source.replace('"allstop"', '"./src/index.ts"'), resolveDir: root, loader: "ts" },
+    bundle: true,
+    minify: true,
+    write: false,
+    format: "esm",
+    target: "es2022",
+    legalComments: "none",
+  });
+  const contents = outputFiles[0]?.contents;
+  if (contents === undefined) throw new Error("Nothing was bundled");
+  return brotliCompressSync(contents).length;
+}
