@@ -210,7 +210,7 @@ export class Manager implements AsyncDisposable {
       if (this.signal.aborted && isEcho(thrown, error, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
       else this.#end(entry, startedAt, "failed", error);
     }
-    if (kind === "ephemeral") this.#slots++;
+    this.#slots++;
     this.#runQueued();
   }
 
@@ -229,7 +229,8 @@ export class Manager implements AsyncDisposable {
     this.#entries.delete(entry);
     // What a task does after the deadline changes nothing, and is told to nobody.
     if (this.#phase !== "task") return;
-    if (kind !== "background") this.#holding--;
+    // A task that was not counted here, or that had no slot, stops the group by its end; from then on neither matters.
+    this.#holding--;
     if (error) this.#failures.push({ source: task, error });
     this.#tell?.("task-ended", {
       task,

@@ -7,29 +7,45 @@ import {
   StopReason,
   TaskAlreadyStartedError,
 } from "allstop";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 
 const cause = new Error("cause");
 
-describe.each([
-  [new StopReason(), "AbortError", "Stopped", {}],
-  [new StopReason("http"), "AbortError", "Stopped by http", { task: "http" }],
-  [new StopReason("http", cause), "AbortError", "Stopped by http", { task: "http" }],
-  [new ManagerStoppedError("run a task", 5), "ManagerStoppedError", "Cannot run a task: the manager has stopped", {}],
-  [new TaskAlreadyStartedError("http"), "TaskAlreadyStartedError", "Cannot run http: it has already been started", { task: "http" }],
-  [new PanicError("x"), "PanicError", 'Panicked with "x"', {}],
-  [new PanicError(cause, "unhandledRejection"), "PanicError", "Panicked with Error: cause", { origin: "unhandledRejection" }],
-  [new ShutdownTimeoutError(50, ["a", "b"]), "ShutdownTimeoutError", "Shutdown timed out after 50 ms: a,b", { pending: ["a", "b"] }],
-  [new CleanupError([cause]), "CleanupError", "Cleanup failed", {}],
-  [new CleanupTimeoutError(50, ["a"]), "CleanupTimeoutError", "Cleanup timed out after 50 ms: a", { pending: ["a"] }],
-] as const)("%o", (error, name, message, fields) => {
-  test("is an Error that says its name, and whose only keys are its fields", () => {
-    expect(error).toBeInstanceOf(Error);
-    expect(error.name).toBe(name);
-    expect(error.message).toBe(message);
-    expect(String(error)).toBe(`${name}: ${message}`);
-    expect({ ...error }).toEqual(fields);
-  });
+const subjects: [string, () => Error, string, object][] = [
+  ["AbortError", () => new StopReason(), "Stopped", {}],
+  ["AbortError", () => new StopReason("http"), "Stopped by http", { task: "http" }],
+  ["AbortError", () => new StopReason("http", cause), "Stopped by http", { task: "http" }],
+  ["ManagerStoppedError", () => new ManagerStoppedError("swim", 5), "Cannot swim: the manager has stopped", {}],
+  [
+    "TaskAlreadyStartedError",
+    () => new TaskAlreadyStartedError("http"),
+    "Cannot run http: it has already been started",
+    { task: "http" },
+  ],
+  ["PanicError", () => new PanicError("x"), 'Panicked with "x"', {}],
+  ["PanicError", () => new PanicError(cause, "exit"), "Panicked with Error: cause", { origin: "exit" }],
+  [
+    "ShutdownTimeoutError",
+    () => new ShutdownTimeoutError(50, ["a", "b"]),
+    "Shutdown timed out after 50 ms: a,b",
+    { pending: ["a", "b"] },
+  ],
+  ["CleanupError", () => new CleanupError([cause]), "Cleanup failed", {}],
+  [
+    "CleanupTimeoutError",
+    () => new CleanupTimeoutError(50, ["a"]),
+    "Cleanup timed out after 50 ms: a",
+    { pending: ["a"] },
+  ],
+];
+
+test.each(subjects)("%s says its name, and its only keys are its fields", (name, create, message, fields) => {
+  const error = create();
+  expect(error).toBeInstanceOf(Error);
+  expect(error.name).toBe(name);
+  expect(error.message).toBe(message);
+  expect(String(error)).toBe(`${name}: ${message}`);
+  expect({ ...error }).toEqual(fields);
 });
 
 test("a StopReason has the code of Node's AbortError, and a cause only if a task failed", () => {

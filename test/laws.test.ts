@@ -1,4 +1,5 @@
 import { getEventListeners } from "node:events";
+import { runInNewContext } from "node:vm";
 import {
   CleanupError,
   CleanupTimeoutError,
@@ -363,7 +364,7 @@ describe("Stop", () => {
 });
 
 describe("Failures", () => {
-  const values = [undefined, null, "x", 0, 5n, Symbol("s"), { code: 1 }, Object.create(null), [], () => {}, NaN];
+  const values = [undefined, null, "x", 0, 5n, Symbol("s"), { code: 1 }, { stack: 1 }, Object.create(null), [], () => {}, NaN];
 
   test("10. Whatever a task throws, synchronously or not, is its failure.", async () => {
     const error = new Error("no");
@@ -392,7 +393,10 @@ describe("Failures", () => {
   });
 
   test('10. An `Error` keeps its identity; anything else (`throw "x"`, `reject(undefined)`) arrives as a `PanicError` whose `cause` is the value; so it is for hooks, and every `error` of an event.', async () => {
-    const errors = [new Error("no"), new TypeError("no"), new DOMException("no"), new AggregateError([])];
+    const stackless = new Error("no");
+    delete stackless.stack;
+    const foreign: unknown = runInNewContext("new Error('of another realm')");
+    const errors: unknown[] = [new Error("no"), stackless, foreign, new DOMException("no"), new AggregateError([])];
     const { proxy, revoke } = Proxy.revocable({}, {});
     revoke();
     for (const value of [...errors, ...values, proxy]) {
@@ -473,12 +477,14 @@ describe("Failures", () => {
     const named = new Error("aborted", { cause: "of something else" });
     named.name = "AbortError";
     for (const error of [other, named, new Error("no"), new DOMException("late", "TimeoutError")]) {
-      const manager = new Manager();
+      const outcomes: string[] = [];
+      const manager = new Manager({ onEvent: (event) => event.type === "task-ended" && outcomes.push(event.outcome) });
       const task = new Controlled();
       manager.run(task);
       void manager.stop();
       task.fail(error);
       await expect(manager.wait()).rejects.toBe(error);
+      expect(outcomes).toEqual(["failed"]);
     }
     for (const error of Object.values(abortErrors(undefined))) {
       const manager = new Manager();
