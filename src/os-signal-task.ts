@@ -2,7 +2,7 @@ import { TaskAlreadyStartedError } from "./errors.ts";
 import { untilAborted } from "./internal/abort.ts";
 import { checkType } from "./internal/check.ts";
 import { onOsSignal } from "./internal/os-signals.ts";
-import { startTimer, type Timer } from "./internal/time.ts";
+import { keepAlive, startTimer, type Timer } from "./internal/time.ts";
 import type { Task } from "./task.ts";
 
 /** One Ctrl-C reaches a program up to three times in some 40 ms under `node --watch`, `tsx watch` and their like. */
@@ -50,7 +50,7 @@ export class OsSignalTask implements Task, Disposable {
   #received: string | undefined;
   #window: Timer | undefined;
   #started = false;
-  #wake: () => void = () => {};
+  #wake!: () => void;
   readonly #reception = new Promise<void>((resolve) => {
     this.#wake = resolve;
   });
@@ -81,7 +81,7 @@ export class OsSignalTask implements Task, Disposable {
   async run(signal: AbortSignal): Promise<void> {
     if (this.#started) throw new TaskAlreadyStartedError(this.name);
     this.#started = true;
-    const alive = startTimer(Infinity, () => {});
+    const alive = keepAlive();
     try {
       await untilAborted(signal, this.#reception);
       if (this.#received !== undefined && !signal.aborted) {

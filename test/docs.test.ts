@@ -67,7 +67,7 @@ describe("a ts block prints what it says", () => {
   // Times differ from run to run.
   const timeless = (line: string): string => line.replace(/elapsed: \d+/, "elapsed: N");
 
-  test.concurrent.each(fences)("$name", async ({ name, code, output, ordered }) => {
+  test.each(fences)("$name", async ({ name, code, output, ordered }) => {
     const program = new Program(`.generated/${name}.ts`);
     if (code.includes("// ends on Ctrl-C")) {
       await program.line("task-started worker");

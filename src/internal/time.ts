@@ -3,10 +3,12 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 
 export type Timer = ReturnType<typeof setTimeout>;
 
-/**
- * Calls back once after so many milliseconds; never if they are more than `setTimeout` takes, which is no limit. Either
- * way the process is kept alive, until `clearTimeout`.
- */
+/** Calls back once after so many milliseconds, or never, if that is more than `setTimeout` takes: it is no limit. */
 export function startTimer(milliseconds: number, onPassed: () => void): Timer {
-  return milliseconds > LONGEST_DELAY ? setInterval(() => {}, LONGEST_DELAY) : setTimeout(onPassed, milliseconds);
+  return milliseconds > LONGEST_DELAY ? keepAlive() : setTimeout(onPassed, milliseconds);
+}
+
+/** Keeps the process alive until `clearTimeout`, as neither a pending promise nor a signal listener does. */
+export function keepAlive(): Timer {
+  return setInterval(() => {}, LONGEST_DELAY);
 }
