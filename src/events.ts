@@ -14,8 +14,7 @@ export type TaskOutcome = "returned" | "failed" | "cancelled" | "skipped";
  * What happens in the life of a group, as told to `onEvent`.
  *
  * `manager` is the name of the {@link Manager}, `""` without one; `task` is the full name of a task; `hook` is the name
- * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, 0 for a skipped task; of `stopped` since
- * the stop.
+ * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, of `stopped` since the stop.
  */
 export type LifecycleEvent =
   | { readonly type: "task-started"; readonly manager: string; readonly task: string; readonly kind: TaskKind }
@@ -73,6 +72,7 @@ interface Loggable {
   readonly type: string;
   readonly manager?: string;
   readonly task?: string;
+  readonly service?: string;
   readonly component?: string;
   readonly hook?: string;
   readonly kind?: string;
@@ -118,7 +118,8 @@ export function logEvents(logger: Logger): (event: LifecycleEvent) => void {
   }
   return (event) => {
     const words = wordsOf(event);
-    logger[levelOf(event)](words.join(" "), inspectable(event, words));
+    // What the logger returns is handed on, so that one that rejects is the manager's to swallow.
+    return logger[levelOf(event)](words.join(" "), inspectable(event, words));
   };
 }
 
@@ -129,8 +130,8 @@ function levelOf({ type, error, failures, from, to, kind }: Loggable): (typeof L
   return kind === "ephemeral" ? "debug" : "info";
 }
 
-function wordsOf({ type, manager, task, component, hook, outcome, to }: Loggable): unknown[] {
-  return [type, task ?? component ?? hook ?? manager, outcome ?? to].filter(Boolean);
+function wordsOf({ type, manager, task, service, component, hook, outcome, to }: Loggable): unknown[] {
+  return [type, task ?? component ?? hook ?? manager, service, outcome ?? to].filter(Boolean);
 }
 
 /** A copy of the event that Node's `util.inspect` shows on one line, but for the stack of its own error. */
@@ -140,10 +141,10 @@ function inspectable(event: LifecycleEvent, said: readonly unknown[]): object {
       ...event,
       ...("elapsed" in event && { elapsed: Math.round(event.elapsed) }),
       ...("reason" in event && { reason: show(event.reason) }),
-      ...("failures" in event && { failures: event.failures.map(({ source, error }) => `${source}: ${error}`) }),
+      ...(event.type === "stopped" && { failures: event.failures.map(({ source, error }) => `${source}: ${show(error)}`) }),
     };
     const rest = Object.entries(brief).filter(([, value]) => value !== "" && !said.includes(value));
-    return inspectAny(Object.fromEntries(rest), { ...options, breakLength: Infinity });
+    return inspectAny(Object.fromEntries(rest), { ...options, breakLength: Infinity, compact: true });
   };
   return Object.defineProperty({ ...event }, Symbol.for("nodejs.util.inspect.custom"), { value: inspect });
 }

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { CleanupError, CleanupTimeoutError, ManagerStoppedError, ShutdownTimeoutError, StopReason } from "./errors.ts";
 import type { Failure } from "./errors.ts";
 import type { LifecycleEvent, TaskKind, TaskOutcome } from "./events.ts";
@@ -199,11 +200,11 @@ export class Manager implements AsyncDisposable {
   }
 
   async #run(entry: Entry): Promise<void> {
-    const { work, task, kind, controller } = entry;
+    const { task, kind } = entry;
     const startedAt = performance.now();
     this.#tell?.("task-started", { task, kind });
     try {
-      await callTask(work, task, controller.signal);
+      await callTask(entry.work, task, entry.controller.signal);
       this.#end(entry, startedAt, "returned");
     } catch (thrown) {
       const error = toError(thrown);

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { TaskAlreadyStartedError } from "./errors.ts";
 import { untilAborted } from "./internal/abort.ts";
 import { checkType } from "./internal/check.ts";
@@ -62,6 +63,7 @@ export class OsSignalTask implements Task, Disposable {
    */
   constructor(options: OsSignalOptions = {}) {
     const action = "create an OsSignalTask";
+    checkType(action, "options", "object", options);
     const { signals = ["SIGINT", "SIGTERM", "SIGQUIT"], onSignal } = options;
     if (onSignal !== undefined) checkType(action, "onSignal", "function", onSignal);
 

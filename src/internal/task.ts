@@ -11,8 +11,7 @@ export function checkTask(task: TaskLike): void {
 export function taskName(task: TaskLike, fallback: string): string {
   // An object without a prototype has no constructor, whatever its type says.
   const constructor = typeof task === "object" && (task.constructor as Function | undefined);
-  const className = constructor && constructor.name;
-  return task.name || (className !== "Object" && className) || fallback;
+  return task.name || (constructor && constructor.name !== "Object" && constructor.name) || fallback;
 }
 
 /**

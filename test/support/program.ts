@@ -11,6 +11,7 @@ export class Program {
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
   readonly #ended: Promise<unknown>;
+  #closed = false;
   #notify: () => void = () => {};
   stderr = "";
 
@@ -30,7 +31,10 @@ export class Program {
     stderr.setEncoding("utf8").on("data", (text: string) => {
       this.stderr += text;
     });
-    this.#ended = once(this.#child, "close").then(() => this.#notify());
+    this.#ended = once(this.#child, "close").then(() => {
+      this.#closed = true;
+      this.#notify();
+    });
     onTestFinished(() => void this.#child.kill("SIGKILL"));
   }
 
@@ -44,7 +48,7 @@ export class Program {
     for (;;) {
       const found = this.#lines.find((line) => line.includes(text));
       if (found !== undefined) return found;
-      if (this.#child.exitCode !== null || this.#child.signalCode !== null) {
+      if (this.#closed) {
         throw new Error(`It ended without a line that holds "${text}":\n${this.#lines.join("\n")}\n${this.stderr}`);
       }
       await new Promise<void>((resolve) => {

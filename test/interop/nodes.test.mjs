@@ -1,0 +1,15 @@
+/*
+ * The unit suite holds on the other Nodes, too. Its child processes run on the same Node as itself.
+ */
+import { test } from "node:test";
+import { join } from "node:path";
+import { node22, node24, root, run } from "./support.mjs";
+
+const vitest = join(root, "node_modules/vitest/vitest.mjs");
+
+for (const { name, command } of [node22, node24]) {
+  test(`the unit suite under ${name}`, async (t) => {
+    const printed = await run(t, command, [vitest, "run", "--config", "test/vitest.config.ts"]);
+    t.diagnostic(printed.trim());
+  });
+}

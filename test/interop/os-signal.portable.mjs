@@ -1,0 +1,47 @@
+/*
+ * A service that runs until a signal comes, for any runtime. What else it does, its argument says.
+ */
+import { Manager, OsSignalTask } from "../../dist/index.js";
+
+const [behaviour] = process.argv.slice(2);
+const listeners = () => ["SIGINT", "SIGTERM", "SIGQUIT"].reduce((sum, name) => sum + process.listenerCount(name), 0);
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const poll = async (isTrue) => {
+  while (!isTrue()) await pause(5);
+};
+
+const task = new OsSignalTask({ onSignal: (name) => console.log(`got ${name}`) });
+const manager = new Manager({ cleanupTimeout: Infinity });
+
+if (behaviour === "is disposed of") {
+  task[Symbol.dispose]();
+  console.log(`listeners ${listeners()}`);
+  console.log("ready");
+  await poll(() => false);
+}
+
+if (behaviour === "is told before it runs") {
+  console.log("ready");
+  await poll(() => task.received);
+}
+
+manager.run(task);
+manager.cleanup(async () => {
+  // A repeat of the signal may come now, which must not end the program.
+  await pause(50);
+  console.log("cleaned up");
+});
+
+if (behaviour === "hangs in its cleanup") {
+  manager.cleanup(async () => {
+    await poll(() => listeners() === 0);
+    console.log("listens no more");
+    await poll(() => false);
+  });
+}
+
+if (behaviour === "runs" || behaviour === "hangs in its cleanup") console.log("ready");
+await (behaviour === "stops by itself" ? manager.stop() : manager.wait());
+
+// Until 500 ms after the signal it listens for repeats, but does not stay for them.
+process.on("exit", () => console.log(`ends with ${listeners()} listeners`));

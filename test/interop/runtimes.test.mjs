@@ -1,0 +1,88 @@
+/*
+ * The core holds on every runtime: its laws, and real signals.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { bun, deno, node, node22, node24, start, temporaryFolder } from "./support.mjs";
+
+for (const { name, command, args } of [node, node22, node24, bun, deno]) {
+  test(`under ${name}`, async (t) => {
+    const cache = await temporaryFolder(t);
+    const startProgram = (t, file, ...rest) => {
+      const path = fileURLToPath(new URL(file, import.meta.url));
+      return start(t, command, [...args, path, ...rest], { env: { DENO_DIR: cache }, timeout: 20_000 });
+    };
+
+    await t.test("the laws of the core hold", async (t) => {
+      const laws = startProgram(t, "laws.portable.mjs");
+      await laws.printed(" failed\n");
+      // A timer that was left behind, the shortest of which is one of 5 s, would keep it longer.
+      const { code, stdout, stderr } = await laws.endsWithin(4_000);
+      const lines = stdout.trim().split("\n");
+      assert.equal(code, 0, stdout + stderr);
+      assert.equal(lines.at(-1), `${lines.length - 1} passed, 0 failed`, stdout);
+      t.diagnostic(lines.at(-1));
+    });
+
+    for (const behaviour of ["waits for the end", "is told to stop"]) {
+      await t.test(`a group whose task never ends, and that ${behaviour}, keeps no program alive`, async (t) => {
+        const idle = startProgram(t, "idle.portable.mjs", behaviour);
+        await idle.printed("idle\n");
+        // The deadline of its shutdown, of 20 s, is the timer that must not.
+        assert.deepEqual(await idle.endsWithin(4_000), { code: 0, signal: null, stdout: "idle\n", stderr: "" });
+      });
+    }
+
+    for (const signal of ["SIGTERM", "SIGINT", "SIGQUIT"]) {
+      await t.test(`${signal}, repeated, ends a service cleanly`, async (t) => {
+        const service = startProgram(t, "os-signal.portable.mjs", "runs");
+        await service.printed("ready\n");
+        service.kill(signal);
+        await service.printed(`got ${signal}\n`);
+        service.kill(signal);
+        assert.deepEqual(await service.ended, {
+          code: 0,
+          signal: null,
+          stdout: `ready\ngot ${signal}\ncleaned up\nends with 3 listeners\n`,
+          stderr: "",
+        });
+      });
+    }
+
+    await t.test("a signal before the task runs is not lost", async (t) => {
+      const service = startProgram(t, "os-signal.portable.mjs", "is told before it runs");
+      await service.printed("ready\n");
+      service.kill("SIGTERM");
+      const { code, stdout } = await service.ended;
+      assert.equal(code, 0);
+      assert.equal(stdout, "ready\ngot SIGTERM\ncleaned up\nends with 3 listeners\n");
+    });
+
+    await t.test("a second signal, later, ends a service that hangs in its cleanup", async (t) => {
+      const service = startProgram(t, "os-signal.portable.mjs", "hangs in its cleanup");
+      await service.printed("ready\n");
+      service.kill("SIGTERM");
+      await service.printed("listens no more\n");
+      service.kill("SIGTERM");
+      const { signal, stdout } = await service.ended;
+      assert.equal(signal, "SIGTERM");
+      assert.equal(stdout, "ready\ngot SIGTERM\nlistens no more\n");
+    });
+
+    await t.test("a task that is disposed of leaves a signal its default action", async (t) => {
+      const service = startProgram(t, "os-signal.portable.mjs", "is disposed of");
+      await service.printed("ready\n");
+      service.kill("SIGTERM");
+      const { signal, stdout } = await service.ended;
+      assert.equal(signal, "SIGTERM");
+      assert.equal(stdout, "listeners 0\nready\n");
+    });
+
+    await t.test("a stop without a signal leaves no listener", async (t) => {
+      const { code, stdout, stderr } = await startProgram(t, "os-signal.portable.mjs", "stops by itself").ended;
+      assert.equal(code, 0, stderr);
+      assert.equal(stdout, "cleaned up\nends with 0 listeners\n");
+    });
+  });
+}

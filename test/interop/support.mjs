@@ -1,0 +1,105 @@
+/*
+ * What the checks share: the runtimes, child processes that do not outlive their test, and the packed package.
+ */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The root of the repository. */
+export const root = fileURLToPath(new URL("../../", import.meta.url));
+
+/** The folder of something installed for these checks. */
+export const installed = (name) => fileURLToPath(new URL(`node_modules/${name}`, import.meta.url));
+
+export const node = { name: "node", command: process.execPath, args: [] };
+export const node22 = { name: "node22", command: installed("node22/bin/node"), args: [] };
+export const node24 = { name: "node24", command: installed("node24/bin/node"), args: [] };
+export const bun = { name: "bun", command: installed("bun/bin/bun.exe"), args: [] };
+export const deno = { name: "deno", command: installed("deno/deno"), args: ["run", "--allow-all"] };
+
+/** No colours, and no trace of the runner of these tests, which would change what a child prints. */
+const { FORCE_COLOR, NODE_TEST_CONTEXT, ...inherited } = process.env;
+const quiet = { ...inherited, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" };
+
+/** Makes an empty folder that is gone after the test. */
+export async function temporaryFolder(t) {
+  const folder = await mkdtemp(join(tmpdir(), "allstop-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Starts a program, which is killed when it still runs at the end of the test, or after so many milliseconds. */
+export function start(t, command, args, { cwd = root, env = {}, timeout = 300_000 } = {}) {
+  const child = spawn(command, args, {
+    cwd,
+    env: { ...quiet, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout,
+    killSignal: "SIGKILL",
+  });
+  t.after(() => child.kill("SIGKILL"));
+
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+  const ended = once(child, "close").then(([code, signal]) => ({ code, signal, stdout, stderr }));
+
+  return {
+    /** How it ended, and all that it printed. */
+    ended,
+    kill: (signal) => child.kill(signal),
+    /** Waits for its end, which must come by itself within so many milliseconds. */
+    async endsWithin(milliseconds) {
+      const late = setTimeout(() => child.kill("SIGKILL"), milliseconds);
+      const result = await ended;
+      clearTimeout(late);
+      return result;
+    },
+    /** Waits until it has printed this text. */
+    async printed(text) {
+      const { promise, resolve } = withResolvers();
+      child.stdout.on("data", () => stdout.includes(text) && resolve());
+      if (!stdout.includes(text)) await Promise.race([promise, ended]);
+      assert.ok(stdout.includes(text), `ended without ${JSON.stringify(text)}:\n${stdout}${stderr}`);
+    },
+  };
+}
+
+/** Runs a program to its end, which must be a success; returns what it printed. */
+export async function run(t, command, args, options) {
+  const { code, signal, stdout, stderr } = await start(t, command, args, options).ended;
+  assert.equal(code ?? signal, 0, `${command} ${args.join(" ")}\n${stdout}${stderr}`);
+  return stdout;
+}
+
+/** Packs the package and lays it out, as an install does, as a dependency of an empty project; returns both folders. */
+export async function install(t) {
+  const project = await temporaryFolder(t);
+  const installedPackage = join(project, "node_modules", "allstop");
+  await mkdir(installedPackage, { recursive: true });
+  await run(t, "npm", ["pack", "--pack-destination", project]);
+  const [tarball] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
+  await run(t, "tar", ["-xzf", join(project, tarball), "-C", installedPackage, "--strip-components", "1"]);
+  return { project, installedPackage };
+}
+
+/** Lists all files in a folder, relative to it, with slashes, sorted. */
+export async function listFiles(folder) {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(join(folder, sep).length))
+    .map((path) => path.replaceAll(sep, "/"))
+    .sort();
+}
+
+function withResolvers() {
+  let resolve;
+  const promise = new Promise((settle) => (resolve = settle));
+  return { promise, resolve };
+}
