@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { test } from "node:test";
-import { install, listFiles, root, run } from "./support.mjs";
+import { install, listFiles, node22, node24, root, run } from "./support.mjs";
 
 test("the package", async (t) => {
   const { project, installedPackage } = await install(t);
@@ -52,6 +52,13 @@ test("the package", async (t) => {
       assert.equal(printed, "true\n", name);
     }
   });
+
+  for (const { name, command } of [node22, node24]) {
+    await t.test(`can be required from CommonJS under ${name}`, async (t) => {
+      const program = 'console.log(typeof require("allstop").Manager)';
+      assert.equal(await run(t, command, ["--input-type=commonjs", "--eval", program], { cwd: project }), "function\n");
+    });
+  }
 
   await t.test("needs no other package", () => {
     const { dependencies, peerDependencies, optionalDependencies } = manifest;
