@@ -628,6 +628,12 @@ describe("Bad options", () => {
   });
 
   test.each(["SIGKILL", "SIGSTOP"])("%s is a RangeError with Node's error as cause, and nothing listens", (name) => {
+    // As the main thread's process does; that of a worker takes any name.
+    const listen = process.on.bind(process);
+    vi.spyOn(process, "on").mockImplementation((event, listener) => {
+      if (event === name) throw Object.assign(new Error("uv_signal_start EINVAL"), { code: "EINVAL" });
+      return listen(event, listener);
+    });
     for (const list of [[name], ["SIGUSR2", name, "SIGHUP"], ["SIGUSR2", "SIGHUP", name]]) {
       const thrown = thrownBy(() => new OsSignalTask({ signals: list }));
       expect(thrown).toBeInstanceOf(RangeError);
@@ -636,6 +642,7 @@ describe("Bad options", () => {
       expect((thrown as Error).cause).toMatchObject({ code: "EINVAL" });
       expect(allListeners()).toEqual(before);
     }
+    vi.restoreAllMocks();
   });
 
   test.each<[string, PropertyDescriptor | undefined]>([
@@ -756,6 +763,14 @@ describe("A real process", { timeout: 30_000 }, () => {
     await program.line("disposed");
     program.send("SIGTERM");
     expect(await program.end()).toBe("SIGTERM");
+  });
+
+  test("a signal that cannot be listened for is refused, with Node's error as cause, and nothing listens", async () => {
+    const program = new Program("fixtures/signal-uncatchable.ts");
+    expect(await program.end()).toBe(0);
+    const refusal = (name: string): string =>
+      `RangeError: Cannot create an OsSignalTask: signals must be ones that can be listened for, got ${name} (EINVAL), listeners: `;
+    expect(program.lines).toEqual(["SIGKILL", "SIGSTOP"].flatMap((name) => [refusal(name), refusal(name), refusal(name)]));
   });
 
   test("an onSignal that throws fails the program, after its cleanup", async () => {
