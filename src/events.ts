@@ -1,5 +1,5 @@
 import type { Failure } from "./errors.ts";
-import { check, show } from "./internal/check.ts";
+import { checkType, show } from "./internal/check.ts";
 
 /** How a task was started: by `run`, `runEphemeral` or `runBackground`. */
 export type TaskKind = "main" | "ephemeral" | "background";
@@ -113,8 +113,7 @@ const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "startin
  */
 export function logEvents(logger: Logger): (event: LifecycleEvent) => void {
   for (const level of LEVELS) {
-    const method: unknown = logger?.[level];
-    check(typeof method === "function", "log events", `the logger must have a method ${level}`, logger);
+    checkType("log events", `logger.${level}`, "function", logger?.[level]);
   }
   return (event) => {
     const words = wordsOf(event);

@@ -63,7 +63,7 @@ export class Manager implements AsyncDisposable {
   readonly #cleanupTimeout: number;
   readonly #tell: Tell | undefined;
 
-  /** What is waited for, in this order. Whether the group has been told to stop, its signal says. */
+  /** Whose turn it is: tasks', hooks' once all tasks have ended or were given up, then nobody's. */
   #phase: "task" | "hook" | "" = "task";
   readonly #entries = new Set<Entry>();
   /** How many of them keep the group alive. */
@@ -90,7 +90,7 @@ export class Manager implements AsyncDisposable {
     checkType(action, "options", "object", options);
     checkType(action, "name", "string", name);
     if (signal !== undefined) {
-      check(typeof signal?.aborted === "boolean", action, "signal must be an AbortSignal", signal);
+      check(typeof signal?.throwIfAborted === "function", action, "signal must be an AbortSignal", signal);
     }
     checkMilliseconds(action, "shutdownTimeout", shutdownTimeout);
     checkMilliseconds(action, "cleanupTimeout", cleanupTimeout);
@@ -182,21 +182,20 @@ export class Manager implements AsyncDisposable {
   }
 
   #start(kind: TaskKind, tasks: readonly TaskLike[]): void {
-    tasks.forEach(checkTask);
+    const entries = tasks.map((work): Entry => {
+      checkTask(work);
+      return { work, task: this.#prefix + taskName(work, kind), kind, controller: new AbortController() };
+    });
     if (this.signal.aborted) throw new ManagerStoppedError("run a task", this.signal.reason);
 
     // All are accepted before the first one runs: should that stop the group, the others are told and waited for, too.
-    const entries = tasks.map((work): Entry => {
-      const entry = { work, task: this.#prefix + taskName(work, kind), kind, controller: new AbortController() };
-      this.#entries.add(entry);
-      if (kind !== "background") this.#holding++;
-      return entry;
-    });
     for (const entry of entries) {
+      this.#entries.add(entry);
       if (kind === "ephemeral") this.#queue.add(entry);
-      else this.#run(entry);
-      this.#runQueued();
+      if (kind !== "background") this.#holding++;
     }
+    this.#runQueued();
+    if (kind !== "ephemeral") for (const entry of entries) this.#run(entry);
   }
 
   async #run(entry: Entry): Promise<void> {
@@ -207,9 +206,8 @@ export class Manager implements AsyncDisposable {
       await callTask(entry.work, task, entry.controller.signal);
       this.#end(entry, startedAt, "returned");
     } catch (thrown) {
-      const error = toError(thrown);
-      if (this.signal.aborted && isEcho(thrown, error, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
-      else this.#end(entry, startedAt, "failed", error);
+      if (this.signal.aborted && isEcho(thrown, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
+      else this.#end(entry, startedAt, "failed", toError(thrown));
     }
     this.#slots++;
     this.#runQueued();
@@ -230,8 +228,6 @@ export class Manager implements AsyncDisposable {
     this.#entries.delete(entry);
     // What a task does after the deadline changes nothing, and is told to nobody.
     if (this.#phase !== "task") return;
-    // A task that was not counted here, or that had no slot, stops the group by its end; from then on neither matters.
-    this.#holding--;
     if (error) this.#failures.push({ source: task, error });
     this.#tell?.("task-ended", {
       task,
@@ -241,6 +237,9 @@ export class Manager implements AsyncDisposable {
       elapsed: performance.now() - startedAt,
     });
     if (!this.signal.aborted && (error || kind !== "ephemeral")) this.#stop(new StopReason(task, error));
+    // Only now, lest an observer that waits ends the group for another reason. (A background task, which was not counted,
+    // has stopped the group by its end; from then on neither this count nor that of the slots matters.)
+    this.#holding--;
     this.#advance();
   }
 
@@ -256,8 +255,8 @@ export class Manager implements AsyncDisposable {
     if (!this.#done) this.#deadline.unref?.();
     this.#controller.abort(reason);
     this.#tell?.("stopping", { reason, pending: this.pending });
-    this.#runQueued();
     this.#entries.forEach(({ controller }) => controller.abort(reason));
+    this.#runQueued();
     this.#advance();
   }
 
@@ -295,7 +294,7 @@ export class Manager implements AsyncDisposable {
     });
     for (let hook; (hook = this.#hooks.pop()); ) {
       // Once the timeout has passed, this is over within the turn: the rest are called, and no longer waited for.
-      timedOut = await Promise.race([call(hook), timeout]);
+      timedOut = await Promise.race([timeout, call(hook)]);
     }
     this.#phase = "";
     clearTimeout(this.#deadline);

@@ -170,16 +170,15 @@ describe("logEvents", () => {
 
   const logger = { debug() {}, info() {}, warn() {}, error() {} };
   test.each<[what: string, logger: unknown, message: string]>([
-    ["no logger", undefined, "debug, got undefined"],
-    ["null", null, "debug, got null"],
-    ["a string", "console", 'debug, got "console"'],
-    ["a number", 0, "debug, got 0"],
-    ["one without debug", { ...logger, debug: undefined }, "debug, got [object Object]"],
-    ["one without info", { ...logger, info: undefined }, "info, got [object Object]"],
-    ["one without warn", { ...logger, warn: undefined }, "warn, got [object Object]"],
-    ["one without error", { ...logger, error: undefined }, "error, got [object Object]"],
-    ["one with a level for a method", { ...logger, warn: "warn" }, "warn, got [object Object]"],
-    ["one with an object for a method", { ...logger, error: {} }, "error, got [object Object]"],
+    ["no logger", undefined, "logger.debug must be of type function, got undefined"],
+    ["null", null, "logger.debug must be of type function, got undefined"],
+    ["a string", "console", "logger.debug must be of type function, got undefined"],
+    ["one without debug", { ...logger, debug: undefined }, "logger.debug must be of type function, got undefined"],
+    ["one without info", { ...logger, info: null }, "logger.info must be of type function, got null"],
+    ["one without warn", { ...logger, warn: undefined }, "logger.warn must be of type function, got undefined"],
+    ["one without error", { ...logger, error: 0 }, "logger.error must be of type function, got 0"],
+    ["one with a level for a method", { ...logger, warn: "warn" }, 'logger.warn must be of type function, got "warn"'],
+    ["one with an object for a method", { ...logger, error: {} }, "logger.error must be of type function, got [object Object]"],
   ])("logEvents, given %s, throws a TypeError at once", (_, bad, message) => {
     let thrown: unknown;
     try {
@@ -188,7 +187,7 @@ describe("logEvents", () => {
       thrown = error;
     }
     expect(thrown).toBeInstanceOf(TypeError);
-    expect((thrown as Error).message).toBe(`Cannot log events: the logger must have a method ${message}`);
+    expect((thrown as Error).message).toBe(`Cannot log events: ${message}`);
   });
 
   test("logEvents is an onEvent of a Manager", async () => {

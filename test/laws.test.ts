@@ -1,4 +1,5 @@
 import { getEventListeners } from "node:events";
+import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import {
   CleanupError,
@@ -154,7 +155,7 @@ describe("Start", () => {
     }
   });
 
-  test("3. A battery's default name is a literal, so that minifying changes nothing.", () => {
+  test("3. The default name of a task that comes with allstop is a literal, so that minifying changes nothing.", () => {
     using signals = new OsSignalTask({ signals: ["SIGUSR2"] });
     expect(signals.name).toBe("os-signal");
     expect(Object.hasOwn(signals, "name")).toBe(true);
@@ -360,6 +361,16 @@ describe("Stop", () => {
     await other.wait();
     await new Manager({ signal: parent.signal }).wait();
     expect(listeners()).toBe(0);
+
+    // Also when there were several, and garbage was collected meanwhile.
+    setFlagsFromString("--expose-gc");
+    const collectGarbage: () => void = runInNewContext("gc");
+    const shared = new AbortController();
+    const managers = Array.from({ length: 5 }, () => new Manager({ signal: shared.signal }));
+    collectGarbage();
+    expect(getEventListeners(shared.signal, "abort").length).toBe(5);
+    await Promise.all(managers.map((each) => each.stop()));
+    expect(getEventListeners(shared.signal, "abort").length).toBe(0);
   });
 });
 
@@ -449,12 +460,14 @@ describe("Failures", () => {
     caused.name = "AbortError";
     const undefinedCause = new Error("aborted", { cause: undefined });
     undefinedCause.name = "AbortError";
-    return { bare, caused, undefinedCause, exception: new DOMException("aborted", "AbortError") };
+    const nullCause = new Error("aborted", { cause: null });
+    nullCause.name = "AbortError";
+    return { bare, caused, undefinedCause, nullCause, exception: new DOMException("aborted", "AbortError") };
   };
 
   test("11. Ending because it was told to is no failure: after the stop, a rejection with `signal.reason` itself, or with an `AbortError` whose `cause` is absent or is that reason, is a clean end (outcome `cancelled`).", async () => {
     for (const reason of [undefined, new Error("enough"), "a word", null, 0]) {
-      for (const kind of ["reason", "bare", "caused", "undefinedCause", "exception"]) {
+      for (const kind of ["reason", "bare", "caused", "undefinedCause", "nullCause", "exception"]) {
         const outcomes: unknown[] = [];
         const manager = new Manager({
           onEvent: (event) => event.type === "task-ended" && outcomes.push(event.outcome, "error" in event),
@@ -486,6 +499,20 @@ describe("Failures", () => {
       await expect(manager.wait()).rejects.toBe(error);
       expect(outcomes).toEqual(["failed"]);
     }
+    // Not even its name may be readable.
+    class Unreadable extends Error {
+      override get name(): string {
+        throw new Error("unreadable");
+      }
+    }
+    const unreadable = new Unreadable();
+    const last = new Manager();
+    const task = new Controlled();
+    last.run(task);
+    void last.stop();
+    task.fail(unreadable);
+    await settle();
+    expect(last.failures.map((failure) => failure.error === unreadable)).toEqual([true]);
     for (const error of Object.values(abortErrors(undefined))) {
       const manager = new Manager();
       manager.run(() => Promise.reject(error));

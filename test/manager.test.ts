@@ -19,6 +19,8 @@ describe("bad input is refused before anything starts, with the option and the v
     [{ name: null }, TypeError, "name must be of type string, got null"],
     [{ signal: new AbortController() }, TypeError, "signal must be an AbortSignal, got [object AbortController]"],
     [{ signal: {} }, TypeError, "signal must be an AbortSignal, got [object Object]"],
+    [{ signal: { aborted: false } }, TypeError, "signal must be an AbortSignal, got [object Object]"],
+    [{ signal: new EventTarget() }, TypeError, "signal must be an AbortSignal, got [object EventTarget]"],
     [{ signal: null }, TypeError, "signal must be an AbortSignal, got null"],
     [{ signal: 0 }, TypeError, "signal must be an AbortSignal, got 0"],
     [{ limit: "4" }, TypeError, 'limit must be of type number, got "4"'],
@@ -39,6 +41,7 @@ describe("bad input is refused before anything starts, with the option and the v
   for (const option of ["shutdownTimeout", "cleanupTimeout"]) {
     refused.push(
       [{ [option]: -1 }, RangeError, `${option} must be 0 or more milliseconds, got -1`],
+      [{ [option]: -0.5 }, RangeError, `${option} must be 0 or more milliseconds, got -0.5`],
       [{ [option]: NaN }, RangeError, `${option} must be 0 or more milliseconds, got NaN`],
       [{ [option]: "20s" }, TypeError, `${option} must be of type number, got "20s"`],
       [{ [option]: Symbol("s") }, TypeError, `${option} must be of type number, got Symbol(s)`],
@@ -209,6 +212,103 @@ test("a limit holds under tasks that start tasks, and its queue may run empty an
   expect(ran).toBe(3 * 20 * 15);
 });
 
+test("what the first task of a call starts in its turn does not overtake the others of the call", async () => {
+  for (const limit of [1, 2]) {
+    const order: string[] = [];
+    const manager = new Manager({ limit });
+    const task = (name: string, start?: string) => ({
+      name,
+      async run(): Promise<void> {
+        order.push(name);
+        if (start) manager.runEphemeral(task(start));
+        await settle();
+      },
+    });
+    manager.runEphemeral(task("a", "d"), task("b"), task("c"));
+    expect(order.join("")).toBe("ab".slice(0, limit));
+    await manager.wait();
+    expect(order.join("")).toBe("abcd");
+  }
+});
+
+test("the limit holds when a task, in its turn, starts another one that stops the group", async () => {
+  const manager = new Manager({ limit: 1 });
+  const started: string[] = [];
+  const error = new Error("no");
+  manager.runEphemeral(
+    (signal) => {
+      started.push("a");
+      manager.run(() => {
+        throw error;
+      });
+      return untilStopped(signal);
+    },
+    async () => void started.push("b"),
+  );
+  await expect(manager.wait()).rejects.toBe(error);
+  expect(started).toEqual(["a"]);
+});
+
+test("a name that cannot be read or used refuses the whole call", async () => {
+  const manager = new Manager();
+  const run = vi.fn(async () => {});
+  const unreadable = {
+    get name(): string {
+      throw new Error("unreadable");
+    },
+    run,
+  };
+  expect(() => manager.run(run, unreadable)).toThrow("unreadable");
+  expect(() => manager.run(run, { name: Symbol("s"), run } as never)).toThrow(TypeError);
+  const stops = {
+    get name(): string {
+      void manager.stop();
+      return "stops";
+    },
+    run,
+  };
+  expect(() => manager.runEphemeral(run, stops)).toThrow(ManagerStoppedError);
+  expect(run).not.toHaveBeenCalled();
+  expect(manager.pending).toEqual([]);
+  await manager.wait();
+});
+
+test("an observer that waits when a task ends does not take the place of what stopped the group", async () => {
+  const error = new Error("no");
+  for (const [start, end] of [["run", error], ["run", undefined], ["runEphemeral", error]] as const) {
+    const manager: Manager = new Manager({ onEvent: (event) => event.type === "task-ended" && void manager.wait() });
+    const task = new Controlled("cause");
+    manager[start](task);
+    if (end) task.fail(end);
+    else task.return();
+    await settle();
+    expect(manager.signal.reason).toMatchObject({ task: "cause" });
+    expect(manager.signal.reason.cause).toBe(end);
+    await manager.wait().catch(() => {});
+  }
+  const idle: Manager = new Manager({ onEvent: (event) => event.type === "task-ended" && void idle.wait() });
+  idle.runEphemeral(async () => {});
+  await settle();
+  expect(idle.signal.aborted).toBe(true);
+});
+
+test("a failure is in failures before it is told, and a stop reaches the running tasks before it drops the queue", async () => {
+  const told: unknown[] = [];
+  const manager: Manager = new Manager({
+    limit: 1,
+    onEvent: (event) => event.type === "task-ended" && told.push(event.outcome, manager.failures.length),
+  });
+  manager.runEphemeral((signal) => {
+    signal.addEventListener("abort", () => told.push("heard"));
+    return new Promise(() => {});
+  }, untilStopped);
+  manager.run(() => Promise.reject(new Error("no")));
+  const stopped = manager.wait();
+  await vi.advanceTimersByTimeAsync(20_000);
+  await expect(stopped).rejects.toThrow("no");
+  expect(told).toEqual(["failed", 1, "heard", "skipped", 1]);
+});
+
 test("main and background tasks take no place of the limit", async () => {
   const manager = new Manager({ limit: 1 });
   const started: string[] = [];
@@ -242,7 +342,7 @@ test("of one call under a limit, a stop by the first starts what has a slot and 
   manager.runEphemeral(task("a"), task("b"), task("c"), task("d"));
   await manager.wait();
   expect(started).toEqual(["a", "b"]);
-  expect(told).toEqual(["c skipped", "d skipped", "a cancelled", "b cancelled"]);
+  expect(told).toEqual(["c skipped", "d skipped", "b cancelled", "a cancelled"]);
 });
 
 test("a timeout of Infinity, or above the 2^31-1 that setTimeout takes, is no limit", async () => {
@@ -306,6 +406,21 @@ test("a hook that ends while the rest are called after the timeout is told of, a
   await vi.advanceTimersByTimeAsync(10);
   await expect(stopped).rejects.toMatchObject({ name: "CleanupTimeoutError", pending: [] });
   expect(last).toHaveBeenCalledOnce();
+});
+
+test("a hook that throws at once, after the timeout, does not hide it", async () => {
+  const manager = new Manager({ cleanupTimeout: 10 });
+  const error = new Error("at once");
+  manager.cleanup(() => {
+    throw error;
+  });
+  manager.cleanup(function hangs() {
+    return never();
+  });
+  const stopped = manager.stop();
+  await vi.advanceTimersByTimeAsync(10);
+  await expect(stopped).rejects.toMatchObject({ name: "CleanupError", errors: [error] });
+  expect(manager.failures[1]?.error).toMatchObject({ name: "CleanupTimeoutError", pending: ["hangs"] });
 });
 
 test("errors of hooks keep the order of their calls, and a hook that is registered twice runs twice", async () => {

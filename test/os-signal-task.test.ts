@@ -197,6 +197,14 @@ describe("Reception", () => {
     expect(listeners()).toBe(0);
   });
 
+  test("a signal that is emitted without its name, as the type of `process.emit` has it, is known by its name", async () => {
+    const task = new OsSignalTask({ signals: ["SIGUSR2", "SIGHUP"] });
+    process.emit("SIGHUP");
+    expect(task.received).toBe("SIGHUP");
+    await task.run(new AbortController().signal);
+    vi.advanceTimersByTime(500);
+  });
+
   test("the first signal wins: repeats of it, and others, within 500 ms of it are swallowed", async () => {
     const onSignal = vi.fn();
     const task = new OsSignalTask({ signals: ["SIGUSR2", "SIGHUP"], onSignal });
@@ -581,7 +589,7 @@ describe("[Symbol.dispose]()", () => {
 });
 
 describe("Bad options", () => {
-  const rule = "Cannot create an OsSignalTask: signals must be a list of one or more names such as SIGTERM, got ";
+  const rule = "Cannot create an OsSignalTask: signals must be a list of names such as SIGTERM, got ";
 
   test.each<[string, unknown, string]>([
     ["an empty list", [], "[]"],
@@ -637,7 +645,7 @@ describe("Bad options", () => {
     for (const list of [[name], ["SIGUSR2", name, "SIGHUP"], ["SIGUSR2", "SIGHUP", name]]) {
       const thrown = thrownBy(() => new OsSignalTask({ signals: list }));
       expect(thrown).toBeInstanceOf(RangeError);
-      const message = `Cannot create an OsSignalTask: signals must be ones that can be listened for, got ${name}`;
+      const message = `Cannot create an OsSignalTask: signals must be ones to listen for, got ${name}`;
       expect((thrown as Error).message).toBe(message);
       expect((thrown as Error).cause).toMatchObject({ code: "EINVAL" });
       expect(allListeners()).toEqual(before);
@@ -769,7 +777,7 @@ describe("A real process", { timeout: 30_000 }, () => {
     const program = new Program("fixtures/signal-uncatchable.ts");
     expect(await program.end()).toBe(0);
     const refusal = (name: string): string =>
-      `RangeError: Cannot create an OsSignalTask: signals must be ones that can be listened for, got ${name} (EINVAL), listeners: `;
+      `RangeError: Cannot create an OsSignalTask: signals must be ones to listen for, got ${name} (EINVAL), listeners: `;
     expect(program.lines).toEqual(["SIGKILL", "SIGSTOP"].flatMap((name) => [refusal(name), refusal(name), refusal(name)]));
   });
 

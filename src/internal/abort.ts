@@ -8,8 +8,10 @@
  * @param until - Takes the listener off again when it aborts.
  */
 export function onAbort(signal: AbortSignal, until: AbortSignal, listener: () => void): void {
-  if (signal.aborted) listener();
-  else signal.addEventListener("abort", listener, { signal: until });
+  if (signal.aborted) return listener();
+  signal.addEventListener("abort", listener);
+  // Not by the option `signal` of the former: Node forgets it when several listeners of one signal have it.
+  until.addEventListener("abort", () => signal.removeEventListener("abort", listener));
 }
 
 /** Waits for `work` to end, but only until the signal aborts; how it ends after that is ignored. */

@@ -6,9 +6,9 @@ import { PanicError } from "../errors.ts";
  */
 export function toError(thrown: unknown): Error {
   try {
-    if (thrown instanceof Error || typeof (thrown as Partial<Error>).stack === "string") return thrown as Error;
+    if (thrown instanceof Error || typeof (thrown as Error).stack === "string") return thrown as Error;
   } catch {
-    // Neither `undefined` nor a revoked proxy lets itself be looked at.
+    // It has no properties at all, or none that can be read.
   }
   return new PanicError(thrown);
 }
@@ -16,9 +16,12 @@ export function toError(thrown: unknown): Error {
 /**
  * Tells whether a task rejected only because it was told to stop: with the reason itself, as `fetch` does, or with an
  * `AbortError` whose cause is that reason, as `node:timers/promises` does, or absent, as a bare `abort()` does.
- *
- * @param error - What {@link toError} makes of `thrown`, which may be something that cannot even be looked at.
  */
-export function isEcho(thrown: unknown, error: Error, reason: unknown): boolean {
-  return thrown === reason || (error.name === "AbortError" && (error.cause ?? reason) === reason);
+export function isEcho(thrown: unknown, reason: unknown): boolean {
+  try {
+    const error = thrown as Error;
+    return error === reason || (error.name === "AbortError" && (error.cause ?? reason) === reason);
+  } catch {
+    return false;
+  }
 }

@@ -2,8 +2,8 @@ import { check } from "./check.ts";
 
 /** What a process does with signals; Node, Bun and Deno have it as `process`. */
 interface SignalSource {
-  on(signal: string, listener: (signal: string) => void): unknown;
-  removeListener(signal: string, listener: (signal: string) => void): unknown;
+  on(signal: string, listener: () => void): unknown;
+  removeListener(signal: string, listener: () => void): unknown;
 }
 
 /**
@@ -17,19 +17,21 @@ interface SignalSource {
 export function onOsSignal(action: string, signals: readonly string[], listener: (signal: string) => void): () => void {
   const names = new Set(Array.isArray(signals) ? signals : []);
   const areSignals = Array.from(names).every((name: unknown) => typeof name === "string" && name.startsWith("SIG"));
-  check(areSignals && names.size > 0, action, "signals must be a list of one or more names such as SIGTERM", signals);
+  check(areSignals && names.size > 0, action, "signals must be a list of names such as SIGTERM", signals);
 
   // A browser has no process, whatever the types of Node say, and nothing but these two methods is used of it.
   const source = globalThis.process as SignalSource | undefined;
   if (typeof source?.on !== "function") throw new Error(`Cannot ${action}: there is no process that receives signals`);
 
-  const unlisten = (): void => names.forEach((name) => void source.removeListener(name, listener));
-  for (const name of names) {
+  // Each knows its name, which `process.emit` does not tell.
+  const listeners = Array.from(names, (name) => [name, () => listener(name)] as const);
+  const unlisten = (): void => listeners.forEach(([name, listen]) => void source.removeListener(name, listen));
+  for (const [name, listen] of listeners) {
     try {
-      source.on(name, listener);
+      source.on(name, listen);
     } catch (cause) {
       unlisten();
-      throw new RangeError(`Cannot ${action}: signals must be ones that can be listened for, got ${name}`, { cause });
+      throw new RangeError(`Cannot ${action}: signals must be ones to listen for, got ${name}`, { cause });
     }
   }
   return unlisten;
