@@ -85,8 +85,8 @@ interface Loggable {
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 
-/** From best to worst. */
-const HEALTH: readonly (string | undefined)[] = ["healthy", "degraded", "starting", "unhealthy"];
+/** From better to worse. What is not among them, such as `healthy`, is best. */
+const HEALTH: readonly (string | undefined)[] = ["degraded", "starting", "unhealthy"];
 
 /**
  * Turns events into log lines: one line an event, also of a type that it does not know.

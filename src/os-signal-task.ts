@@ -86,9 +86,8 @@ export class OsSignalTask implements Task, Disposable {
     const alive = keepAlive();
     try {
       await untilAborted(signal, this.#reception);
-      if (this.#received !== undefined && !signal.aborted) {
-        await untilAborted(signal, this.#onSignal?.(this.#received));
-      }
+      // It has been received, since nothing else ends this wait before the stop.
+      if (!signal.aborted) await untilAborted(signal, this.#onSignal?.(this.#received as string));
     } finally {
       clearTimeout(alive);
       if (this.#received === undefined) this.#unlisten();

@@ -15,16 +15,16 @@ interface SignalSource {
  * @throws {Error} Where there is no process with signals.
  */
 export function onOsSignal(action: string, signals: readonly string[], listener: (signal: string) => void): () => void {
-  const names = new Set(Array.isArray(signals) ? signals : []);
-  const areSignals = Array.from(names).every((name: unknown) => typeof name === "string" && name.startsWith("SIG"));
-  check(areSignals && names.size > 0, action, "signals must be a list of names such as SIGTERM", signals);
+  const isSignal = (name: unknown): boolean => typeof name === "string" && name.startsWith("SIG");
+  const isList = Array.isArray(signals) && signals.length > 0 && Array.from(signals).every(isSignal);
+  check(isList, action, "signals must be a list of names such as SIGTERM", signals);
 
   // A browser has no process, whatever the types of Node say, and nothing but these two methods is used of it.
   const source = globalThis.process as SignalSource | undefined;
   if (typeof source?.on !== "function") throw new Error(`Cannot ${action}: there is no process that receives signals`);
 
   // Each knows its name, which `process.emit` does not tell.
-  const listeners = Array.from(names, (name) => [name, () => listener(name)] as const);
+  const listeners = Array.from(new Set(signals), (name) => [name, () => listener(name)] as const);
   const unlisten = (): void => listeners.forEach(([name, listen]) => void source.removeListener(name, listen));
   for (const [name, listen] of listeners) {
     try {
