@@ -39,7 +39,7 @@ export function checkCount(action: string, option: string, value: number): void 
 /** Shows any value in a message, without ever throwing. */
 export function show(value: unknown): string {
   try {
-    return typeof value === "string" || Array.isArray(value) ? JSON.stringify(value) : String(value);
+    return typeof value === "string" ? JSON.stringify(value) : String(value);
   } catch {
     return typeof value;
   }

@@ -1,5 +1,3 @@
-import { check } from "./check.ts";
-
 /** What a process does with signals; Node, Bun and Deno have it as `process`. */
 interface SignalSource {
   on(signal: string, listener: () => void): unknown;
@@ -16,8 +14,10 @@ interface SignalSource {
  */
 export function onOsSignal(action: string, signals: readonly string[], listener: (signal: string) => void): () => void {
   const isSignal = (name: unknown): boolean => typeof name === "string" && name.startsWith("SIG");
-  const isList = Array.isArray(signals) && signals.length > 0 && Array.from(signals).every(isSignal);
-  check(isList, action, "signals must be a list of names such as SIGTERM", signals);
+  if (!Array.isArray(signals) || signals.length === 0 || !Array.from(signals).every(isSignal)) {
+    const shown = JSON.stringify(signals);
+    throw new TypeError(`Cannot ${action}: signals must be a list of names such as SIGTERM, got ${shown}`);
+  }
 
   // A browser has no process, whatever the types of Node say, and nothing but these two methods is used of it.
   const source = globalThis.process as SignalSource | undefined;
