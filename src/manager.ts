@@ -70,14 +70,17 @@ export class Manager implements AsyncDisposable {
   #holding = 0;
   /** Those of them that wait for a free slot. */
   readonly #queue = new Set<Entry>();
-  /** Goes on where it left off. It is asked only while somebody waits, so it never comes to its end. */
+  /**
+   * Goes on where it left off (a new one would walk over all that was deleted before). It is asked only while somebody
+   * waits, so it never comes to its end.
+   */
   readonly #turns: Iterator<Entry> = this.#queue.values();
   #slots: number;
   readonly #hooks: (() => unknown)[] = [];
   readonly #failures: Failure[] = [];
   #stoppedAt = 0;
   #deadline: Timer | undefined;
-  #leaveTasks: (() => void) | undefined;
+  #tasksOver: (() => void) | undefined;
   #done: Promise<void> | undefined;
 
   /**
@@ -157,7 +160,7 @@ export class Manager implements AsyncDisposable {
    */
   wait(): Promise<void> {
     if (!this.#done) {
-      this.#done = new Promise<void>((resolve) => (this.#leaveTasks = resolve)).then(() => this.#cleanUp());
+      this.#done = new Promise<void>((resolve) => (this.#tasksOver = resolve)).then(() => this.#runHooks());
       // To be awaited late, or never, is no unhandled rejection.
       this.#done.catch(() => {});
       this.#deadline?.ref?.();
@@ -213,7 +216,7 @@ export class Manager implements AsyncDisposable {
     this.#runQueued();
   }
 
-  /** Runs those in the queue that have a slot. Once the group is told to stop, the others are dropped. */
+  /** Runs those of the queue that have a slot; when the group is told to stop, the others are dropped. */
   #runQueued(): void {
     while (this.#queue.size && (this.#slots > 0 || this.signal.aborted)) {
       const entry: Entry = this.#turns.next().value;
@@ -248,7 +251,7 @@ export class Manager implements AsyncDisposable {
     this.#stoppedAt = performance.now();
     this.#deadline = startTimer(this.#shutdownTimeout, () => {
       this.#phase = "hook";
-      this.#timeOut("shutdown", new ShutdownTimeoutError(this.#shutdownTimeout, this.pending));
+      this.#reportTimeout("shutdown", new ShutdownTimeoutError(this.#shutdownTimeout, this.pending));
       this.#advance();
     });
     // Until somebody waits, only the tasks themselves keep the process alive.
@@ -260,7 +263,7 @@ export class Manager implements AsyncDisposable {
     this.#advance();
   }
 
-  /** Goes on to what is due by now. */
+  /** Stops a group that nothing keeps alive, and leaves the tasks of one that is stopped when the last has ended. */
   #advance(): void {
     if (!this.signal.aborted) {
       if (this.#done && !this.#holding) this.#stop(new StopReason());
@@ -268,10 +271,10 @@ export class Manager implements AsyncDisposable {
       this.#phase = "hook";
       clearTimeout(this.#deadline);
     }
-    if (this.#phase === "hook") this.#leaveTasks?.();
+    if (this.#phase === "hook") this.#tasksOver?.();
   }
 
-  async #cleanUp(): Promise<void> {
+  async #runHooks(): Promise<void> {
     const errors: Error[] = [];
     const pending: string[] = [];
     const call = async (hook: () => unknown): Promise<void> => {
@@ -300,12 +303,12 @@ export class Manager implements AsyncDisposable {
     clearTimeout(this.#deadline);
 
     if (errors.length) this.#failures.push({ source: "cleanup", error: new CleanupError(errors) });
-    if (timedOut) this.#timeOut("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending));
+    if (timedOut) this.#reportTimeout("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending));
     this.#tell?.("stopped", { failures: this.failures, elapsed: performance.now() - this.#stoppedAt });
     if (this.#failures[0]) throw this.#failures[0].error;
   }
 
-  #timeOut(source: "shutdown" | "cleanup", error: ShutdownTimeoutError | CleanupTimeoutError): void {
+  #reportTimeout(source: "shutdown" | "cleanup", error: ShutdownTimeoutError | CleanupTimeoutError): void {
     this.#failures.push({ source, error });
     this.#tell?.(`${source}-timed-out`, { pending: error.pending, error });
   }
