@@ -91,10 +91,10 @@ const HEALTH: readonly (string | undefined)[] = ["degraded", "starting", "unheal
 /**
  * Turns events into log lines: one line an event, also of a type that it does not know.
  *
- * Events with an error, and a `stopped` with failures, are errors. A restart, and a health that got worse, are warnings.
- * Ephemeral tasks, of which there may be many, are for debugging; the rest is information. The message is the event's
- * type, whom it is about and how it ended; the fields are the event's own. (The console of Node shows of them, on the
- * same line, what the message does not say.)
+ * Events with an error, and a `stopped` with failures, are errors. A restart, and a health that got worse, are
+ * warnings. Ephemeral tasks, of which there may be many, are for debugging; the rest is information. The message is the
+ * event's type, whom it is about and how it ended; the fields are the event's own. (Of them Node's console shows on the
+ * same line what the message does not say.)
  *
  * @throws {TypeError} If the logger lacks one of the four methods.
  *
@@ -133,6 +133,10 @@ function wordsOf({ type, manager, task, service, component, hook, outcome, to }:
   return [type, task ?? component ?? hook ?? manager, service, outcome ?? to].filter(Boolean);
 }
 
+function briefly({ source, error }: Failure): string {
+  return `${source}: ${show(error)}`;
+}
+
 /** A copy of the event that Node's `util.inspect` shows on one line, but for the stack of its own error. */
 function inspectable(event: LifecycleEvent, said: readonly unknown[]): object {
   const inspect = (_: number, options: object, inspectAny: (value: object, options: object) => string): string => {
@@ -140,7 +144,7 @@ function inspectable(event: LifecycleEvent, said: readonly unknown[]): object {
       ...event,
       ...("elapsed" in event && { elapsed: Math.round(event.elapsed) }),
       ...("reason" in event && { reason: show(event.reason) }),
-      ...(event.type === "stopped" && { failures: event.failures.map(({ source, error }) => `${source}: ${show(error)}`) }),
+      ...(event.type === "stopped" && { failures: event.failures.map(briefly) }),
     };
     const rest = Object.entries(brief).filter(([, value]) => value !== "" && !said.includes(value));
     return inspectAny(Object.fromEntries(rest), { ...options, breakLength: Infinity, compact: true });

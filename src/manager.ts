@@ -240,8 +240,8 @@ export class Manager implements AsyncDisposable {
       elapsed: performance.now() - startedAt,
     });
     if (!this.signal.aborted && (error || kind !== "ephemeral")) this.#stop(new StopReason(task, error));
-    // Only now, lest an observer that waits ends the group for another reason. (A background task, which was not counted,
-    // has stopped the group by its end; from then on neither this count nor that of the slots matters.)
+    // Only now, lest an observer that waits ends the group for another reason. (A background task, which was not
+    // counted, has stopped the group by its end; from then on neither this count nor that of the slots matters.)
     this.#holding--;
     this.#advance();
   }
