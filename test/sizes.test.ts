@@ -19,5 +19,6 @@ test("the README has a size for four imports", () => {
 
 test.each(rows)("the README says the size of %s", async (names, size) => {
   const source = `export ${names.startsWith("*") ? "*" : names} from "allstop"`;
-  expect(((await bundleSize(source)) / 1_000).toFixed(1)).toBe(size);
+  // One figure after the point, and 10 bytes for the differences between versions of brotli.
+  expect(Math.abs((await bundleSize(source)) - Number(size) * 1_000)).toBeLessThanOrEqual(60);
 });
