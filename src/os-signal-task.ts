@@ -30,7 +30,7 @@ export interface OsSignalOptions {
  * swallowed. Then its listeners are gone: a second Ctrl-C has its default action, which ends a process whose cleanup
  * hangs. A stop without a signal removes them at once. One instance runs once.
  *
- * Whoever constructs it runs it, or disposes of it; until then it swallows a first signal.
+ * Whoever constructs it runs it, or disposes of it; until then it swallows a first signal. (Worker threads get none.)
  *
  * The idea is that of `signal.NotifyContext` in Go.
  *

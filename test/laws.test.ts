@@ -15,6 +15,7 @@ import {
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Controlled, settle, untilStopped } from "./support/controlled.ts";
 import { Program } from "./support/program.ts";
+import { thrownBy } from "./support/thrown-by.ts";
 
 // The titles are the README's guarantees, word for word: docs.test.ts compares the two.
 
@@ -26,16 +27,6 @@ afterEach(() => {
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
 });
-
-/** What a call throws. */
-function thrownBy(call: () => unknown): unknown {
-  try {
-    call();
-  } catch (thrown) {
-    return thrown;
-  }
-  throw new Error("Nothing was thrown");
-}
 
 const never = (): Promise<never> => new Promise(() => {});
 

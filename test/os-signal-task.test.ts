@@ -3,6 +3,7 @@ import { type LifecycleEvent, Manager, OsSignalTask, PanicError, TaskAlreadyStar
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Controlled, settle } from "./support/controlled.ts";
 import { Program } from "./support/program.ts";
+import { thrownBy } from "./support/thrown-by.ts";
 
 // No real signal is ever sent to the process of the tests: it is told of one as Node tells it. Programs get real ones.
 
@@ -63,16 +64,6 @@ function start(task: OsSignalTask, controller = new AbortController()): Run {
     (error) => (run.end = error),
   );
   return run;
-}
-
-/** What a call throws. */
-function thrownBy(call: () => unknown): unknown {
-  try {
-    call();
-  } catch (thrown) {
-    return thrown;
-  }
-  throw new Error("Nothing was thrown");
 }
 
 const usr2 = { signals: ["SIGUSR2"] };
