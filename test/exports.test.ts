@@ -1,7 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { runInNewContext } from "node:vm";
 import * as allstop from "allstop";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { bundle } from "./support/bundle.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const read = (path: string): string => readFileSync(`${root}${path}`, "utf8");
@@ -55,6 +57,34 @@ test("nothing at all is needed at run time", () => {
   expect(manifest.sideEffects).toBe(false);
 });
 
+test("the root entry needs nothing of Node's: the Manager runs in a realm that has a browser's globals only", async () => {
+  const script = await bundle('export * from "allstop"', { format: "iife", globalName: "allstop" });
+  const print = vi.fn();
+  const browser = { AbortController, performance, setTimeout: () => 5, clearTimeout: () => {}, print };
+  await runInNewContext(
+    `${Buffer.from(script)}
+    const manager = new allstop.Manager({ name: "page", onEvent: (event) => print(event.type) });
+    manager.run((signal) => new Promise((resolve) => signal.addEventListener("abort", resolve)));
+    manager.cleanup(() => print("hook"));
+    try {
+      new allstop.OsSignalTask();
+    } catch (error) {
+      print(error.message);
+    }
+    manager.stop();`,
+    browser,
+  );
+  expect(print.mock.calls.flat()).toEqual([
+    "task-started",
+    "Cannot create an OsSignalTask: there is no process that receives signals",
+    "stopping",
+    "task-ended",
+    "hook",
+    "cleanup-ended",
+    "stopped",
+  ]);
+});
+
 describe("each file of src", () => {
   test.each(sources)("%s imports only what is there, and nothing of Node's", (file, source) => {
     for (const [, path = ""] of source.matchAll(/^(?:import|export)[^"]* from "([^"]+)";/gm)) {
@@ -66,6 +96,7 @@ describe("each file of src", () => {
   test.each(sources)("%s leaves listeners and timers to the one file for them", (file, source) => {
     if (file !== "internal/abort.ts") expect(source).not.toMatch(/(add|remove)EventListener\(/);
     if (file !== "internal/time.ts") expect(source).not.toMatch(/set(Timeout|Interval|Immediate)\(/);
+    expect(source).not.toMatch(/process\.exit/);
     expect(source).not.toMatch(/\bany\b[;,)>\]]|@ts-|export default|\benum\b|\bnamespace\b/);
   });
 });

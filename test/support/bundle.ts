@@ -11,18 +11,23 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const require = createRequire(createRequire(import.meta.url).resolve("tsx"));
 const esbuild: Esbuild = require("esbuild");
 
-/** How many bytes a user's bundle takes up: what `source` needs of `allstop`, minified and compressed with brotli. */
-export async function bundleSize(source: string): Promise<number> {
+/** A user's bundle: what `source` needs of `allstop`, minified, as a module or as a script that makes a global. */
+export async function bundle(source: string, options: object = { format: "esm" }): Promise<Uint8Array> {
   const { outputFiles } = await esbuild.build({
     stdin: { contents: source.replace('"allstop"', '"./src/index.ts"'), resolveDir: root, loader: "ts" },
     bundle: true,
     minify: true,
     write: false,
-    format: "esm",
     target: "es2022",
     legalComments: "none",
+    ...options,
   });
   const contents = outputFiles[0]?.contents;
   if (contents === undefined) throw new Error("Nothing was bundled");
-  return brotliCompressSync(contents).length;
+  return contents;
+}
+
+/** How many bytes a user's bundle takes up, compressed with brotli. */
+export async function bundleSize(source: string): Promise<number> {
+  return brotliCompressSync(await bundle(source)).length;
 }
