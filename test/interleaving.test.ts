@@ -1,7 +1,8 @@
 import { getEventListeners } from "node:events";
 import { type LifecycleEvent, Manager, ManagerStoppedError, StopReason, type Task } from "allstop";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { settle } from "./support/controlled.ts";
+import { useFakeTime } from "./support/fake-time.ts";
 
 /*
  * Every pair of things that can happen to a group, at every microtask offset of each, must keep the laws. One case is a
@@ -11,14 +12,7 @@ import { settle } from "./support/controlled.ts";
 const OFFSETS = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 const DEADLINE = 1_000;
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTime();
 
 /** What one case did, as seen from outside. */
 class Case {

@@ -12,21 +12,15 @@ import {
   ShutdownTimeoutError,
   StopReason,
 } from "allstop";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Controlled, settle, untilStopped } from "./support/controlled.ts";
+import { inRealTime, useFakeTime } from "./support/fake-time.ts";
 import { Program } from "./support/program.ts";
 import { thrownBy } from "./support/thrown-by.ts";
 
 // The titles are the README's guarantees, word for word: docs.test.ts compares the two.
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTime();
 
 const never = (): Promise<never> => new Promise(() => {});
 
@@ -327,12 +321,12 @@ describe("Stop", () => {
   });
 
   test("8. So a thousand tasks cost linear time, print no `MaxListenersExceededWarning`, and a listener that a finished task left behind goes with it.", async () => {
-    vi.useRealTimers();
-    const program = new Program("fixtures/thousand-tasks.ts");
-    expect(await program.end()).toBe(0);
-    expect(program.lines).toEqual(["2000 listeners called", "left behind: collected"]);
-    expect(program.stderr).toBe("");
-    vi.useFakeTimers();
+    await inRealTime(async () => {
+      const program = new Program("fixtures/thousand-tasks.ts");
+      expect(await program.end()).toBe(0);
+      expect(program.lines).toEqual(["2000 listeners called", "left behind: collected"]);
+      expect(program.stderr).toBe("");
+    });
   });
 
   test("9. The parent's signal carries one listener while the group runs and none afterwards.", async () => {
@@ -358,12 +352,12 @@ describe("Stop", () => {
     const collectGarbage: () => void = runInNewContext("gc");
     const shared = new AbortController();
     const managers = Array.from({ length: 5 }, () => new Manager({ signal: shared.signal }));
-    vi.useRealTimers();
-    for (let i = 0; i < 3; i++) {
-      await new Promise(setImmediate); // what was made in one turn is not collected in it
-      collectGarbage();
-    }
-    vi.useFakeTimers();
+    await inRealTime(async () => {
+      for (let i = 0; i < 3; i++) {
+        await new Promise(setImmediate); // what was made in one turn is not collected in it
+        collectGarbage();
+      }
+    });
     expect(getEventListeners(shared.signal, "abort").length).toBe(5);
     await Promise.all(managers.map((each) => each.stop()));
     expect(getEventListeners(shared.signal, "abort").length).toBe(0);
@@ -557,12 +551,12 @@ describe("Failures", () => {
     expect(manager.failures.length).toBe(3);
     await expect(manager.wait()).rejects.toBe(errors[2]);
 
-    vi.useRealTimers();
-    const program = new Program("fixtures/never-awaited.ts");
-    expect(await program.end()).toBe(0);
-    expect(program.lines).toEqual(["failed, and never awaited", "failed, and awaited late: Error: late"]);
-    expect(program.stderr).toBe("");
-    vi.useFakeTimers();
+    await inRealTime(async () => {
+      const program = new Program("fixtures/never-awaited.ts");
+      expect(await program.end()).toBe(0);
+      expect(program.lines).toEqual(["failed, and never awaited", "failed, and awaited late: Error: late"]);
+      expect(program.stderr).toBe("");
+    });
   });
 
   test("12. The `source` is the task's full name; `shutdown` or `cleanup` for the errors of laws 13 to 15.", async () => {
@@ -844,25 +838,25 @@ describe("Wait", () => {
   });
 
   test("17. Once one of them has been called, the process is kept alive from the stop until that promise settles (a hung hook must end in an error, not in a silent exit 0); before the stop only the tasks themselves keep it alive.", async () => {
-    vi.useRealTimers();
-    const hungHook = new Program("fixtures/hangs.ts", ["hook"]);
-    const hungTask = new Program("fixtures/hangs.ts", ["task"]);
-    const lateWait = new Program("fixtures/hangs.ts", ["late-wait"]);
-    const idle = new Program("fixtures/hangs.ts", ["nothing"]);
-    const unlimited = new Program("fixtures/hangs.ts", ["unlimited"]);
-    await unlimited.line("waiting");
-    unlimited.send("SIGUSR2");
-    expect(await hungHook.end()).toBe(1);
-    expect(hungHook.lines).toEqual(["CleanupTimeoutError"]);
-    expect(await hungTask.end()).toBe(1);
-    expect(hungTask.lines).toEqual(["ShutdownTimeoutError"]);
-    expect(await lateWait.end()).toBe(1);
-    expect(lateWait.lines).toEqual(["ShutdownTimeoutError"]);
-    expect(await idle.end()).toBe(0);
-    expect(idle.lines).toEqual([]);
-    expect(await unlimited.end()).toBe(0);
-    expect(unlimited.lines).toEqual(["waiting", "cleaned up", "ended well"]);
-    vi.useFakeTimers();
+    await inRealTime(async () => {
+      const hungHook = new Program("fixtures/hangs.ts", ["hook"]);
+      const hungTask = new Program("fixtures/hangs.ts", ["task"]);
+      const lateWait = new Program("fixtures/hangs.ts", ["late-wait"]);
+      const idle = new Program("fixtures/hangs.ts", ["nothing"]);
+      const unlimited = new Program("fixtures/hangs.ts", ["unlimited"]);
+      await unlimited.line("waiting");
+      unlimited.send("SIGUSR2");
+      expect(await hungHook.end()).toBe(1);
+      expect(hungHook.lines).toEqual(["CleanupTimeoutError"]);
+      expect(await hungTask.end()).toBe(1);
+      expect(hungTask.lines).toEqual(["ShutdownTimeoutError"]);
+      expect(await lateWait.end()).toBe(1);
+      expect(lateWait.lines).toEqual(["ShutdownTimeoutError"]);
+      expect(await idle.end()).toBe(0);
+      expect(idle.lines).toEqual([]);
+      expect(await unlimited.end()).toBe(0);
+      expect(unlimited.lines).toEqual(["waiting", "cleaned up", "ended well"]);
+    });
   });
 
   test("17. No timer is left at the end.", async () => {
@@ -906,10 +900,10 @@ describe("Wait", () => {
       expect(hook).toHaveBeenCalledOnce();
       expect(manager.failures).toEqual([]);
     }
-    vi.useRealTimers();
-    await new Promise(setImmediate);
-    process.off("unhandledRejection", unhandled);
-    expect(unhandled).not.toHaveBeenCalled();
-    vi.useFakeTimers();
+    await inRealTime(async () => {
+      await new Promise(setImmediate);
+      process.off("unhandledRejection", unhandled);
+      expect(unhandled).not.toHaveBeenCalled();
+    });
   });
 });

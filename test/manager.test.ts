@@ -1,15 +1,9 @@
 import { type LifecycleEvent, Manager, type ManagerOptions, ManagerStoppedError, ShutdownTimeoutError } from "allstop";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Controlled, settle, untilStopped } from "./support/controlled.ts";
+import { useFakeTime } from "./support/fake-time.ts";
 
-beforeEach(() => {
-  vi.useFakeTimers();
-});
-
-afterEach(() => {
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-});
+useFakeTime();
 
 const never = (): Promise<never> => new Promise(() => {});
 
