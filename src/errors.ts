@@ -42,7 +42,7 @@ export class ManagerStoppedError extends Error {
 
 /** A second `run` of a task that runs only once, or only once at a time. */
 export class TaskAlreadyStartedError extends Error {
-  readonly task: string;
+  declare readonly task: string;
 
   constructor(task: string) {
     super(`Cannot run ${task}: it has already been started`);

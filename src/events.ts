@@ -14,7 +14,8 @@ export type TaskOutcome = "returned" | "failed" | "cancelled" | "skipped";
  * What happens in the life of a group, as told to `onEvent`.
  *
  * `manager` is the name of the {@link Manager}, `""` without one; `task` is the full name of a task; `hook` is the name
- * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, of `stopped` since the stop.
+ * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, of `stopped` since the stop. What has no
+ * `manager` is told by a task itself, to its own `onEvent`, or else to that of the manager that runs it.
  */
 export type LifecycleEvent =
   | { readonly type: "task-started"; readonly manager: string; readonly task: string; readonly kind: TaskKind }
@@ -57,7 +58,18 @@ export type LifecycleEvent =
       readonly manager: string;
       readonly failures: readonly Failure[];
       readonly elapsed: number;
-    };
+    }
+  | { readonly type: "action-failed"; readonly task: string; readonly error: Error }
+  | {
+      readonly type: "task-restarting";
+      readonly task: string;
+      readonly attempt: number;
+      readonly delay: number;
+      readonly error?: Error;
+    }
+  | { readonly type: "task-restarted"; readonly task: string; readonly attempt: number }
+  | { readonly type: "task-healthy"; readonly task: string }
+  | { readonly type: "task-gave-up"; readonly task: string; readonly restarts: number; readonly error?: Error };
 
 /** What {@link logEvents} writes to: `console`, or any logger that takes a message and its fields in that order. */
 export interface Logger {

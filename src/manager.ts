@@ -4,9 +4,10 @@ import type { Failure } from "./errors.ts";
 import type { LifecycleEvent, TaskKind, TaskOutcome } from "./events.ts";
 import { onAbort } from "./internal/abort.ts";
 import { check, checkCount, checkMilliseconds, checkType } from "./internal/check.ts";
-import { isEcho, toError } from "./internal/failure.ts";
+import { failureOf } from "./internal/failure.ts";
+import { type Observer, observer } from "./internal/observer.ts";
+import { type Place, PLACE, type PlacedSignal } from "./internal/place.ts";
 import { callTask, checkTask, taskName } from "./internal/task.ts";
-import { type Tell, teller } from "./internal/tell.ts";
 import { startTimer, type Timer } from "./internal/time.ts";
 import type { TaskLike } from "./task.ts";
 
@@ -26,10 +27,9 @@ export interface ManagerOptions {
   onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
-/** A task, from its acceptance to its end: what to call, its full name, and the controller of its own signal. */
-interface Entry {
+/** A task, from its acceptance to its end: its place, what to call, and the controller of its own signal. */
+interface Entry extends Place {
   readonly work: TaskLike;
-  readonly task: string;
   readonly kind: TaskKind;
   readonly controller: AbortController;
 }
@@ -58,10 +58,14 @@ export class Manager implements AsyncDisposable {
   readonly #controller = new AbortController();
   /** The shared signal: aborts when the group is told to stop; its `reason` says why. */
   readonly signal: AbortSignal = this.#controller.signal;
-  readonly #prefix: string;
+  readonly #name: string;
   readonly #shutdownTimeout: number;
   readonly #cleanupTimeout: number;
-  readonly #tell: Tell | undefined;
+  readonly #onEvent: Observer | undefined;
+  /** What its tasks tell; after the deadline, nobody. */
+  readonly #relay: Observer = (event) => {
+    if (this.#phase === "task") this.#onEvent?.(event);
+  };
 
   /** Whose turn it is: tasks', hooks' once all tasks have ended or were given up, then nobody's. */
   #phase: "task" | "hook" | "" = "task";
@@ -90,7 +94,6 @@ export class Manager implements AsyncDisposable {
   constructor(options: ManagerOptions = {}) {
     const action = "create a Manager";
     const { name = "", signal, shutdownTimeout = 20_000, cleanupTimeout = 5_000, limit = Infinity, onEvent } = options;
-    checkType(action, "options", "object", options);
     checkType(action, "name", "string", name);
     if (signal !== undefined) {
       check(typeof signal?.throwIfAborted === "function", action, "signal must be an AbortSignal", signal);
@@ -98,19 +101,18 @@ export class Manager implements AsyncDisposable {
     checkMilliseconds(action, "shutdownTimeout", shutdownTimeout);
     checkMilliseconds(action, "cleanupTimeout", cleanupTimeout);
     checkCount(action, "limit", limit);
-    if (onEvent !== undefined) checkType(action, "onEvent", "function", onEvent);
 
-    this.#prefix = name && `${name}/`;
+    this.#name = name;
     this.#shutdownTimeout = shutdownTimeout;
     this.#cleanupTimeout = cleanupTimeout;
     this.#slots = limit;
-    this.#tell = onEvent && teller(onEvent, name);
-    if (signal) onAbort(signal, this.signal, () => this.#stop(signal.reason));
+    this.#onEvent = observer(action, onEvent);
+    if (signal) onAbort(this.signal, onAbort(signal, () => this.#stop(signal.reason)));
   }
 
   /** The names of the tasks that have not ended, from before their `run` is called; queued ones included. */
   get pending(): readonly string[] {
-    return Array.from(this.#entries, (entry) => entry.task);
+    return [...this.#entries].map((entry) => entry.task);
   }
 
   /** All failures so far, in order. */
@@ -149,7 +151,7 @@ export class Manager implements AsyncDisposable {
    */
   cleanup(hook: () => unknown): void {
     checkType("register a hook", "it", "function", hook);
-    if (this.#phase === "") throw new ManagerStoppedError("register a hook", this.signal.reason);
+    if (!this.#phase) throw new ManagerStoppedError("register a hook", this.signal.reason);
     this.#hooks.push(hook);
   }
 
@@ -160,7 +162,7 @@ export class Manager implements AsyncDisposable {
    */
   wait(): Promise<void> {
     if (!this.#done) {
-      this.#done = new Promise<void>((resolve) => (this.#tasksOver = resolve)).then(() => this.#runHooks());
+      this.#done = this.#finish();
       // To be awaited late, or never, is no unhandled rejection.
       this.#done.catch(() => {});
       this.#deadline?.ref?.();
@@ -186,8 +188,16 @@ export class Manager implements AsyncDisposable {
 
   #start(kind: TaskKind, tasks: readonly TaskLike[]): void {
     const entries = tasks.map((work): Entry => {
-      checkTask(work);
-      return { work, task: this.#prefix + taskName(work, kind), kind, controller: new AbortController() };
+      checkTask("run a task", work);
+      const task = (this.#name && `${this.#name}/`) + taskName(work, kind);
+      const controller = new AbortController();
+      return ((controller.signal as PlacedSignal<Entry>)[PLACE] = {
+        work,
+        task,
+        kind,
+        controller,
+        onEvent: this.#relay,
+      });
     });
     if (this.signal.aborted) throw new ManagerStoppedError("run a task", this.signal.reason);
 
@@ -204,13 +214,13 @@ export class Manager implements AsyncDisposable {
   async #run(entry: Entry): Promise<void> {
     const { task, kind } = entry;
     const startedAt = performance.now();
-    this.#tell?.("task-started", { task, kind });
+    this.#onEvent?.({ manager: this.#name, type: "task-started", task, kind });
     try {
       await callTask(entry.work, task, entry.controller.signal);
       this.#end(entry, startedAt, "returned");
     } catch (thrown) {
-      if (this.signal.aborted && isEcho(thrown, this.signal.reason)) this.#end(entry, startedAt, "cancelled");
-      else this.#end(entry, startedAt, "failed", toError(thrown));
+      const error = failureOf(thrown, this.signal);
+      this.#end(entry, startedAt, error ? "failed" : "cancelled", error);
     }
     this.#slots++;
     this.#runQueued();
@@ -232,9 +242,11 @@ export class Manager implements AsyncDisposable {
     // What a task does after the deadline changes nothing, and is told to nobody.
     if (this.#phase !== "task") return;
     if (error) this.#failures.push({ source: task, error });
-    this.#tell?.("task-ended", {
-      task,
+    this.#onEvent?.({
+      manager: this.#name,
+      type: "task-ended",
       kind,
+      task,
       outcome,
       ...(error && { error }),
       elapsed: performance.now() - startedAt,
@@ -248,7 +260,11 @@ export class Manager implements AsyncDisposable {
 
   #stop(reason: unknown): void {
     if (this.signal.aborted) return;
+    this.#controller.abort(reason);
     this.#stoppedAt = performance.now();
+    this.#onEvent?.({ manager: this.#name, type: "stopping", reason, pending: this.pending });
+    this.#entries.forEach((entry) => entry.controller.abort(reason));
+    // Only now, so that the deadlines of groups in this one, which started just before, pass before it.
     this.#deadline = startTimer(this.#shutdownTimeout, () => {
       this.#phase = "hook";
       this.#reportTimeout("shutdown", new ShutdownTimeoutError(this.#shutdownTimeout, this.pending));
@@ -256,9 +272,6 @@ export class Manager implements AsyncDisposable {
     });
     // Until somebody waits, only the tasks themselves keep the process alive.
     if (!this.#done) this.#deadline.unref?.();
-    this.#controller.abort(reason);
-    this.#tell?.("stopping", { reason, pending: this.pending });
-    this.#entries.forEach(({ controller }) => controller.abort(reason));
     this.#runQueued();
     this.#advance();
   }
@@ -274,9 +287,10 @@ export class Manager implements AsyncDisposable {
     if (this.#phase === "hook") this.#tasksOver?.();
   }
 
-  async #runHooks(): Promise<void> {
-    const errors: Error[] = [];
+  async #finish(): Promise<void> {
+    await new Promise<void>((resolve) => (this.#tasksOver = resolve));
     const pending: string[] = [];
+    const errors: Error[] = [];
     const call = async (hook: () => unknown): Promise<void> => {
       const name = hook.name || "hook";
       const startedAt = performance.now();
@@ -285,16 +299,22 @@ export class Manager implements AsyncDisposable {
       try {
         await hook();
       } catch (thrown) {
-        errors.push((error = toError(thrown)));
+        errors.push((error = failureOf(thrown)));
       }
       if (this.#phase !== "hook") return;
       pending.splice(pending.indexOf(name), 1);
-      this.#tell?.("cleanup-ended", { hook: name, ...(error && { error }), elapsed: performance.now() - startedAt });
+      this.#onEvent?.({
+        manager: this.#name,
+        type: "cleanup-ended",
+        hook: name,
+        ...(error && { error }),
+        elapsed: performance.now() - startedAt,
+      });
     };
     let timedOut: unknown;
-    const timeout = new Promise<true>((resolve) => {
-      this.#deadline = startTimer(this.#cleanupTimeout, () => resolve(true));
-    });
+    const timeout = new Promise<true>(
+      (resolve) => (this.#deadline = startTimer(this.#cleanupTimeout, () => resolve(true))),
+    );
     for (let hook; (hook = this.#hooks.pop()); ) {
       // Once the timeout has passed, this is over within the turn: the rest are called, and no longer waited for.
       timedOut = await Promise.race([timeout, call(hook)]);
@@ -304,12 +324,17 @@ export class Manager implements AsyncDisposable {
 
     if (errors.length) this.#failures.push({ source: "cleanup", error: new CleanupError(errors) });
     if (timedOut) this.#reportTimeout("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending));
-    this.#tell?.("stopped", { failures: this.failures, elapsed: performance.now() - this.#stoppedAt });
+    this.#onEvent?.({
+      manager: this.#name,
+      type: "stopped",
+      failures: this.failures,
+      elapsed: performance.now() - this.#stoppedAt,
+    });
     if (this.#failures[0]) throw this.#failures[0].error;
   }
 
   #reportTimeout(source: "shutdown" | "cleanup", error: ShutdownTimeoutError | CleanupTimeoutError): void {
     this.#failures.push({ source, error });
-    this.#tell?.(`${source}-timed-out`, { pending: error.pending, error });
+    this.#onEvent?.({ manager: this.#name, type: `${source}-timed-out`, pending: error.pending, error });
   }
 }

@@ -57,8 +57,8 @@ export class OsSignalTask implements Task, Disposable {
   });
 
   /**
-   * @throws {TypeError} If `signals` is no list of names that start with `SIG`, or empty, or `onSignal` no function.
-   * @throws {RangeError} If one of the signals cannot be listened for, such as SIGKILL.
+   * @throws {TypeError} If `signals` is no list of names that start with `SIG`, is empty, or has one that nobody can
+   * catch, such as SIGKILL; or if `onSignal` is no function.
    * @throws {Error} Where there is no process that receives signals, as in a browser.
    */
   constructor(options: OsSignalOptions = {}) {

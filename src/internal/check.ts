@@ -36,10 +36,19 @@ export function checkCount(action: string, option: string, value: number): void 
   check(value > 0 && !(value % 1), action, `${option} must be a whole number above 0`, value, RangeError);
 }
 
+/**
+ * @throws {TypeError} Unless the option is a number.
+ * @throws {RangeError} Unless that number is as the rule says.
+ */
+export function checkNumber(action: string, option: string, value: number, holds: boolean, rule: string): void {
+  checkType(action, option, "number", value);
+  check(holds, action, `${option} must be ${rule}`, value, RangeError);
+}
+
 /** Shows any value in a message, without ever throwing. */
 export function show(value: unknown): string {
   try {
-    return typeof value === "string" ? JSON.stringify(value) : String(value);
+    return (value as string)?.at ? JSON.stringify(value) : String(value);
   } catch {
     return typeof value;
   }

@@ -1,27 +1,28 @@
 import { PanicError } from "../errors.ts";
 
 /**
- * The error as it is; anything else that was thrown as a {@link PanicError}. Errors of another realm, which Node's own
- * are under Jest, are no instances of this realm's `Error`, but have a stack.
+ * Tells what failed when this was thrown: the error as it is, or a {@link PanicError} if it is none. Nothing failed if
+ * it was thrown only because the signal had aborted: that is its reason, as `fetch` throws it, or an `AbortError` whose
+ * cause is that reason, as of `node:timers/promises`, or absent, as of a bare `abort()`.
+ *
+ * Errors of another realm, which Node's own are under Jest, are no instances of this realm's `Error`, but have a stack,
+ * by which they are known.
  */
-export function toError(thrown: unknown): Error {
+export function failureOf(thrown: unknown): Error;
+export function failureOf(thrown: unknown, signal: AbortSignal): Error | undefined;
+export function failureOf(thrown: unknown, signal?: AbortSignal): Error | undefined {
+  const error = thrown as Error | undefined;
+  let isError;
   try {
-    if (thrown instanceof Error || typeof (thrown as Error).stack === "string") return thrown as Error;
+    isError = error instanceof Error || (thrown as Error | undefined)?.stack;
+    if (
+      signal?.aborted &&
+      (error === signal.reason || (error?.name === "AbortError" && (error.cause ?? signal.reason) === signal.reason))
+    ) {
+      return undefined;
+    }
   } catch {
-    // It has no properties at all, or none that can be read.
+    // It has no properties that can be read.
   }
-  return new PanicError(thrown);
-}
-
-/**
- * Tells whether a task rejected only because it was told to stop: with the reason itself, as `fetch` does, or with an
- * `AbortError` whose cause is that reason, as `node:timers/promises` does, or absent, as a bare `abort()` does.
- */
-export function isEcho(thrown: unknown, reason: unknown): boolean {
-  try {
-    const error = thrown as Error;
-    return error === reason || (error.name === "AbortError" && (error.cause ?? reason) === reason);
-  } catch {
-    return false;
-  }
+  return isError ? error : new PanicError(thrown);
 }

@@ -2,16 +2,15 @@ import type { TaskLike } from "../task.ts";
 import { check } from "./check.ts";
 
 /** @throws {TypeError} Unless it is a function, or an object with a method `run`. */
-export function checkTask(task: TaskLike): void {
+export function checkTask(action: string, task: TaskLike): void {
   const isTask = typeof task === "function" || typeof task?.run === "function";
-  check(isTask, "run a task", "it must be a function or have a run method", task);
+  check(isTask, action, "it must be a function or have a run method", task);
 }
 
 /** Names a task: by its own `name`, else by its class, else as the caller says. */
 export function taskName(task: TaskLike, fallback: string): string {
   // An object without a prototype has no constructor, whatever its type says.
-  const constructor = typeof task === "object" && (task.constructor as Function | undefined);
-  return task.name || (constructor && constructor.name !== "Object" && constructor.name) || fallback;
+  return task.name || (typeof task === "object" && task.constructor !== Object && task.constructor?.name) || fallback;
 }
 
 /**

@@ -1,0 +1,25 @@
+import type { LifecycleEvent } from "../events.ts";
+import { checkType } from "./check.ts";
+
+/** What is told of events, and never throws. */
+export type Observer = (event: LifecycleEvent) => void;
+
+/**
+ * Makes an {@link Observer} of the option `onEvent`, whatever that throws or rejects with.
+ *
+ * @throws {TypeError} If it is no function.
+ */
+export function observer(
+  action: string,
+  onEvent: ((event: LifecycleEvent) => unknown) | undefined,
+): Observer | undefined {
+  if (onEvent === undefined) return undefined;
+  checkType(action, "onEvent", "function", onEvent);
+  return async (event) => {
+    try {
+      await onEvent(event);
+    } catch {
+      // Whoever watches a group must not be able to bring it down.
+    }
+  };
+}
