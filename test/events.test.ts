@@ -11,8 +11,10 @@ import {
   ShutdownTimeoutError,
   StopReason,
 } from "allstop";
+import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Controlled, settle, untilStopped } from "./support/controlled.ts";
+import { settle } from "./support/settle.ts";
+import { stubborn } from "./support/stubborn.ts";
 
 let unhandled: unknown[];
 const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
@@ -193,7 +195,7 @@ describe("logEvents", () => {
   test("logEvents is an onEvent of a Manager", async () => {
     const logger = new NotingLogger();
     const manager = new Manager({ name: "api", limit: 1, onEvent: logEvents(logger) });
-    manager.runEphemeral(async function job() {}, untilStopped, async function late() {});
+    manager.runEphemeral(async function job() {}, new ControlledTask("watch"), async function late() {});
     manager.runBackground(async function feed() {
       await settle();
       throw error;
@@ -204,11 +206,11 @@ describe("logEvents", () => {
       "debug: task-started api/job",
       "info: task-started api/feed",
       "debug: task-ended api/job returned",
-      "debug: task-started api/untilStopped",
+      "debug: task-started api/watch",
       "error: task-ended api/feed failed",
       "info: stopping api",
       "debug: task-ended api/late skipped",
-      "debug: task-ended api/untilStopped cancelled",
+      "debug: task-ended api/watch returned",
       "info: cleanup-ended closeDb",
       "error: stopped api",
     ]);
@@ -322,69 +324,67 @@ describe("logEvents", () => {
 describe("The events of a Manager", () => {
   const number = expect.any(Number);
 
-  /** A manager, and what it has told so far. */
-  function observed(options: ManagerOptions = {}): { manager: Manager; events: LifecycleEvent[] } {
-    const events: LifecycleEvent[] = [];
-    return { manager: new Manager({ ...options, onEvent: (event) => events.push(event) }), events };
+  /** A manager, and a log of what it tells. */
+  function observed(options: ManagerOptions = {}): { manager: Manager; log: EventLog } {
+    const log = new EventLog();
+    return { manager: new Manager({ ...options, onEvent: log.observe }), log };
   }
 
   test("a clean run tells starts, ends, the stop after the end that causes it, hooks, and the end of all", async () => {
-    const { manager, events } = observed();
-    const work = new Controlled("work");
+    const { manager, log } = observed();
+    const [work, feed] = [new ControlledTask("work"), stubborn("feed")];
     manager.run(work);
     manager.runEphemeral(async function job() {});
-    manager.runBackground(untilStopped);
+    manager.runBackground(feed);
     manager.cleanup(function closeDb() {});
     manager.cleanup(() => {});
     const done = manager.wait();
     await settle();
     work.return();
-    await done;
+    await feed.aborted;
     const reason = manager.signal.reason;
+    feed.fail(reason);
+    await done;
     expect(reason).toEqual(new StopReason("work"));
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "task-started", manager: "", task: "work", kind: "main" },
       { type: "task-started", manager: "", task: "job", kind: "ephemeral" },
-      { type: "task-started", manager: "", task: "untilStopped", kind: "background" },
+      { type: "task-started", manager: "", task: "feed", kind: "background" },
       { type: "task-ended", manager: "", task: "job", kind: "ephemeral", outcome: "returned", elapsed: number },
       { type: "task-ended", manager: "", task: "work", kind: "main", outcome: "returned", elapsed: number },
-      { type: "stopping", manager: "", reason, pending: ["untilStopped"] },
-      {
-        type: "task-ended",
-        manager: "",
-        task: "untilStopped",
-        kind: "background",
-        outcome: "cancelled",
-        elapsed: number,
-      },
+      { type: "stopping", manager: "", reason, pending: ["feed"] },
+      { type: "task-ended", manager: "", task: "feed", kind: "background", outcome: "cancelled", elapsed: number },
       { type: "cleanup-ended", manager: "", hook: "hook", elapsed: number },
       { type: "cleanup-ended", manager: "", hook: "closeDb", elapsed: number },
       { type: "stopped", manager: "", failures: [], elapsed: number },
     ]);
-    expect(events.some((event) => "error" in event)).toBe(false);
+    expect(log.events.some((event) => "error" in event)).toBe(false);
   });
 
   test("a run that fails tells each error where it happened, and all failures in the end", async () => {
-    const { manager, events } = observed({ name: "api" });
+    const { manager, log } = observed({ name: "api" });
     const first = new Error("first");
     const second = new Error("second");
     manager.run(async function db() {
       throw first;
     });
-    manager.runEphemeral((signal) => untilStopped(signal).catch(throwing(second)));
+    const job = stubborn("job");
+    manager.runEphemeral(job);
     manager.cleanup(function closeDb() {
       throw error;
     });
+    await job.aborted;
+    job.fail(second);
     await expect(manager.wait()).rejects.toBe(first);
     const reason = manager.signal.reason;
     expect(reason).toEqual(new StopReason("api/db", first));
-    const task = "api/ephemeral";
+    const task = "api/job";
     const failures = [
       { source: "api/db", error: first },
-      { source: "api/ephemeral", error: second },
+      { source: task, error: second },
       { source: "cleanup", error: new CleanupError([error]) },
     ];
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "task-started", manager: "api", task: "api/db", kind: "main" },
       { type: "task-started", manager: "api", task, kind: "ephemeral" },
       {
@@ -413,40 +413,40 @@ describe("The events of a Manager", () => {
   });
 
   test("a stop tells its reason, once, and who has not ended", async () => {
-    const { manager, events } = observed({ name: "api" });
+    const { manager, log } = observed({ name: "api" });
     const reason = { any: "value" };
-    const slow = new Controlled("slow");
-    manager.run(slow, untilStopped);
+    const slow = stubborn("slow");
+    manager.run(slow, new ControlledTask("quick"));
     const done = manager.stop(reason);
     void manager.stop(new Error("too late to be the reason"));
     await settle();
     slow.return();
     await done;
     const kind = "main";
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "task-started", manager: "api", task: "api/slow", kind },
-      { type: "task-started", manager: "api", task: "api/untilStopped", kind },
-      { type: "stopping", manager: "api", reason, pending: ["api/slow", "api/untilStopped"] },
-      { type: "task-ended", manager: "api", task: "api/untilStopped", kind, outcome: "cancelled", elapsed: number },
+      { type: "task-started", manager: "api", task: "api/quick", kind },
+      { type: "stopping", manager: "api", reason, pending: ["api/slow", "api/quick"] },
+      { type: "task-ended", manager: "api", task: "api/quick", kind, outcome: "returned", elapsed: number },
       { type: "task-ended", manager: "api", task: "api/slow", kind, outcome: "returned", elapsed: number },
       { type: "stopped", manager: "api", failures: [], elapsed: number },
     ]);
-    expect(events[2]).toHaveProperty("reason", reason);
+    expect(log.events[2]).toHaveProperty("reason", reason);
   });
 
   test("a manager without tasks tells its stop and its end", async () => {
-    const { manager, events } = observed();
+    const { manager, log } = observed();
     await manager.wait();
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "stopping", manager: "", reason: new StopReason(), pending: [] },
       { type: "stopped", manager: "", failures: [], elapsed: number },
     ]);
   });
 
   test("a shutdown that times out tells who was pending, and nothing of them afterwards", async () => {
-    const { manager, events } = observed({ name: "api", shutdownTimeout: 100 });
-    const slow = new Controlled("slow");
-    const late = new Controlled("late");
+    const { manager, log } = observed({ name: "api", shutdownTimeout: 100 });
+    const slow = stubborn("slow");
+    const late = stubborn("late");
     manager.run(slow, late);
     manager.cleanup(function closeDb() {});
     const done = manager.stop();
@@ -457,7 +457,7 @@ describe("The events of a Manager", () => {
     await settle();
     const pending = ["api/slow", "api/late"];
     const timedOut = new ShutdownTimeoutError(100, pending);
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "task-started", manager: "api", task: "api/slow", kind: "main" },
       { type: "task-started", manager: "api", task: "api/late", kind: "main" },
       { type: "stopping", manager: "api", reason: new StopReason(), pending },
@@ -468,8 +468,8 @@ describe("The events of a Manager", () => {
   });
 
   test("a cleanup that times out tells which hooks were pending, and nothing of them afterwards", async () => {
-    const { manager, events } = observed({ name: "api", cleanupTimeout: 100 });
-    const late = new Controlled();
+    const { manager, log } = observed({ name: "api", cleanupTimeout: 100 });
+    const late = stubborn();
     manager.cleanup(function neverCloses() {
       return hangs();
     });
@@ -485,7 +485,7 @@ describe("The events of a Manager", () => {
     await settle();
     const pending = ["closeDb", "neverCloses"];
     const timedOut = new CleanupTimeoutError(100, pending);
-    expect(events).toEqual([
+    expect(log.events).toEqual([
       { type: "stopping", manager: "api", reason: new StopReason(), pending: [] },
       { type: "cleanup-ended", manager: "api", hook: "closeFile", elapsed: number },
       { type: "cleanup-timed-out", manager: "api", pending, error: timedOut },
@@ -494,24 +494,24 @@ describe("The events of a Manager", () => {
   });
 
   test("tasks that wait for a slot are told as skipped, without a start, before those that run end", async () => {
-    const { manager, events } = observed({ limit: 1 });
+    const { manager, log } = observed({ limit: 1 });
     const kind = "ephemeral";
-    manager.runEphemeral(untilStopped, async function second() {}, async function third() {});
+    manager.runEphemeral(new ControlledTask("first"), async function second() {}, async function third() {});
     await manager.stop();
-    expect(events).toEqual([
-      { type: "task-started", manager: "", task: "untilStopped", kind },
-      { type: "stopping", manager: "", reason: new StopReason(), pending: ["untilStopped", "second", "third"] },
+    expect(log.events).toEqual([
+      { type: "task-started", manager: "", task: "first", kind },
+      { type: "stopping", manager: "", reason: new StopReason(), pending: ["first", "second", "third"] },
       { type: "task-ended", manager: "", task: "second", kind, outcome: "skipped", elapsed: 0 },
       { type: "task-ended", manager: "", task: "third", kind, outcome: "skipped", elapsed: 0 },
-      { type: "task-ended", manager: "", task: "untilStopped", kind, outcome: "cancelled", elapsed: number },
+      { type: "task-ended", manager: "", task: "first", kind, outcome: "returned", elapsed: number },
       { type: "stopped", manager: "", failures: [], elapsed: number },
     ]);
   });
 
   test("`elapsed` is in milliseconds: of a task and a hook since its start, of `stopped` since the stop", async () => {
-    const { manager, events } = observed();
-    const work = new Controlled("work");
-    const close = new Controlled();
+    const { manager, log } = observed();
+    const work = stubborn("work");
+    const close = stubborn();
     vi.advanceTimersByTime(1_000);
     manager.run(work);
     manager.cleanup(() => close.run(manager.signal));
@@ -523,7 +523,7 @@ describe("The events of a Manager", () => {
     vi.advanceTimersByTime(4);
     close.return();
     await done;
-    const told = events.filter((event) => "elapsed" in event);
+    const told = log.events.filter((event) => "elapsed" in event);
     expect(told.map(({ type, elapsed }) => [type, elapsed])).toEqual([
       ["task-ended", 230],
       ["cleanup-ended", 4],

@@ -1,8 +1,9 @@
 import { getEventListeners } from "node:events";
 import { type LifecycleEvent, Manager, ManagerStoppedError, StopReason, type Task } from "allstop";
+import { EventLog } from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
-import { settle } from "./support/controlled.ts";
 import { useFakeTime } from "./support/fake-time.ts";
+import { settle } from "./support/settle.ts";
 
 /*
  * Every pair of things that can happen to a group, at every microtask offset of each, must keep the laws. One case is a
@@ -17,11 +18,11 @@ useFakeTime();
 /** What one case did, as seen from outside. */
 class Case {
   readonly parent = new AbortController();
-  readonly events: LifecycleEvent[] = [];
+  readonly log = new EventLog();
   readonly manager = new Manager({
     signal: this.parent.signal,
     shutdownTimeout: DEADLINE,
-    onEvent: (event) => this.events.push(event),
+    onEvent: this.log.observe,
   });
   /** Per accepted task: its signal, and whether it has ended. */
   readonly tasks = new Map<string, { signal: AbortSignal; ended: boolean }>();
@@ -104,14 +105,14 @@ const acts: Record<string, (subject: Case, id: string) => () => void> = {
       subject.hook(`late ${id}`);
     } catch (thrown) {
       expect(thrown).toBeInstanceOf(ManagerStoppedError);
-      expect(subject.events.at(-1)?.type).toBe("stopped");
+      expect(subject.log.events.at(-1)?.type).toBe("stopped");
     }
   },
   "the deadline passes": (subject, id) => {
     const { task, end } = subject.task(`deaf ${id}`, false);
     subject.manager.run(task);
     return () => {
-      const stopped = subject.manager.signal.aborted && !subject.events.some((event) => event.type === "stopped");
+      const stopped = subject.manager.signal.aborted && !subject.log.events.some((event) => event.type === "stopped");
       if (stopped && subject.manager.pending.length > 0) subject.overdue = true;
       vi.advanceTimersByTime(DEADLINE);
       // It hears at last, which by then may change nothing.
@@ -138,7 +139,7 @@ function nameOfEnded(event: LifecycleEvent): string | [] {
 
 async function play(first: string, firstOffset: number, second: string, secondOffset: number): Promise<void> {
   const subject = new Case();
-  const { manager, parent, events } = subject;
+  const { manager, parent, log } = subject;
   const { task } = subject.task("bystander");
   manager.run(task);
   subject.hook("registered first");
@@ -157,13 +158,14 @@ async function play(first: string, firstOffset: number, second: string, secondOf
     error = thrown;
   });
   await settle();
-  if (!events.some((event) => event.type === "stopped")) {
+  if (!log.events.some((event) => event.type === "stopped")) {
     subject.overdue = true;
     vi.advanceTimersByTime(DEADLINE);
     await settle();
   }
 
   // Stopped once, and for one reason; that is told to every task that was accepted.
+  const { events } = log;
   const types = events.map((event) => event.type);
   expect(types.filter((type) => type === "stopping").length).toBe(1);
   expect(types.filter((type) => type === "stopped").length).toBe(1);

@@ -12,10 +12,12 @@ import {
   ShutdownTimeoutError,
   StopReason,
 } from "allstop";
+import { ControlledTask, EventLog } from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
-import { Controlled, settle, untilStopped } from "./support/controlled.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
 import { Program } from "./support/program.ts";
+import { settle } from "./support/settle.ts";
+import { stubborn } from "./support/stubborn.ts";
 import { thrownBy } from "./support/thrown-by.ts";
 
 // The titles are the README's guarantees, word for word: docs.test.ts compares the two.
@@ -31,11 +33,11 @@ describe("Start", () => {
         const manager = new Manager();
         const seen: unknown[] = [];
         manager[start](
-          () => {
+          (signal) => {
             seen.push("a");
             if (first === "stops the group") void manager.stop();
             if (first === "throws") throw new Error("a");
-            return untilStopped(manager.signal);
+            return new ControlledTask().run(signal);
           },
           async (signal) => void seen.push(`b ${signal.aborted}`),
           async (signal) => void seen.push(`c ${signal.aborted}`, signal.reason),
@@ -88,7 +90,7 @@ describe("Start", () => {
 
   test("2. A running task may start others, also while someone waits.", async () => {
     const manager = new Manager();
-    const child = new Controlled("child");
+    const child = new ControlledTask("child");
     manager.runEphemeral(async () => {
       await null;
       manager.runEphemeral(child);
@@ -156,15 +158,18 @@ describe("Start", () => {
   });
 
   test("4. With `limit`, ephemeral tasks beyond it wait their turn, first in, first out.", async () => {
-    const manager = new Manager({ limit: 2 });
-    const tasks = Array.from("abcdef", (name) => new Controlled(name));
-    const started = (): string => tasks.filter((task) => task.signal).map((task) => task.name).join("");
+    const log = new EventLog();
+    const manager = new Manager({ limit: 2, onEvent: log.observe });
+    const tasks = Array.from("abcdef", (name) => new ControlledTask(name));
+    const startOf = (event: LifecycleEvent) =>
+      event.type === "task-started" && event.kind === "ephemeral" ? event.task : [];
+    const started = (): string => log.events.flatMap(startOf).join("");
     manager.runEphemeral(...tasks.slice(0, 4));
     manager.runEphemeral(...tasks.slice(4));
-    manager.run(untilStopped);
-    manager.runBackground(untilStopped);
+    manager.run(new ControlledTask("main"));
+    manager.runBackground(new ControlledTask("background"));
     expect(started()).toBe("ab");
-    expect(manager.pending).toEqual(["a", "b", "c", "d", "e", "f", "untilStopped", "untilStopped"]);
+    expect(manager.pending).toEqual(["a", "b", "c", "d", "e", "f", "main", "background"]);
     tasks[1]?.return();
     await settle();
     expect(started()).toBe("abc");
@@ -181,34 +186,38 @@ describe("Start", () => {
   });
 
   test("4. A stop drops those still waiting (outcome `skipped`, without a `task-started`).", async () => {
-    const events: string[] = [];
-    const manager = new Manager({
-      limit: 1,
-      onEvent(event) {
-        if (event.type === "task-started") events.push(`${event.task} started`);
-        if (event.type === "task-ended") events.push(`${event.task} ${event.outcome} ${event.elapsed}`);
-        if (event.type === "stopping") events.push(`stopping ${event.pending}`);
-      },
-    });
-    const [a, b, c] = [new Controlled("a"), new Controlled("b"), new Controlled("c")];
-    manager.runEphemeral(a, b, c);
+    const log = new EventLog();
+    const manager = new Manager({ limit: 1, onEvent: log.observe });
+    const a = stubborn("a");
+    const run = vi.fn(async () => {});
+    manager.runEphemeral(a, { name: "b", run }, { name: "c", run });
     const stopped = manager.stop();
     expect(manager.pending).toEqual(["a"]);
     a.return();
     await stopped;
-    expect(b.signal ?? c.signal).toBe(undefined);
-    expect(events).toEqual(["a started", "stopping a,b,c", "b skipped 0", "c skipped 0", "a returned 0"]);
+    expect(run).not.toHaveBeenCalled();
+    expect(log.events).toMatchObject([
+      { type: "task-started", task: "a" },
+      { type: "stopping", pending: ["a", "b", "c"] },
+      { type: "task-ended", task: "b", outcome: "skipped", elapsed: 0 },
+      { type: "task-ended", task: "c", outcome: "skipped", elapsed: 0 },
+      { type: "task-ended", task: "a", outcome: "returned", elapsed: 0 },
+      { type: "stopped" },
+    ]);
   });
 });
 
 describe("Stop", () => {
   test("5. When a `main` or `background` task ends, or any task fails, the shared signal aborts.", async () => {
-    const ends = { returns: (task: Controlled) => task.return(), fails: (task: Controlled) => task.fail(new Error("no")) };
+    const ends = {
+      returns: (task: ControlledTask) => task.return(),
+      fails: (task: ControlledTask) => task.fail(new Error("no")),
+    };
     for (const start of ["run", "runEphemeral", "runBackground"] as const) {
       for (const end of ["returns", "fails"] as const) {
         const manager = new Manager();
-        const task = new Controlled();
-        manager.run(untilStopped);
+        const task = new ControlledTask();
+        manager.run(new ControlledTask());
         manager[start](task);
         ends[end](task);
         await settle();
@@ -220,7 +229,7 @@ describe("Stop", () => {
 
   test("5. First cause wins.", async () => {
     const manager = new Manager();
-    const [a, b] = [new Controlled("a"), new Controlled("b")];
+    const [a, b] = [new ControlledTask("a"), new ControlledTask("b")];
     manager.run(a, b);
     a.return();
     b.fail(new Error("b"));
@@ -232,13 +241,12 @@ describe("Stop", () => {
 
   test('6. `signal.reason` says why: a `StopReason` (an `Error` named `AbortError`, `code: "ABORT_ERR"`) with `task` (the name, if a task caused it) and `cause` (its error, if it failed).', async () => {
     const error = new Error("no");
-    const reasonOf = async (act: (manager: Manager, task: Controlled) => void): Promise<StopReason> => {
+    const reasonOf = async (act: (manager: Manager, task: ControlledTask) => void): Promise<StopReason> => {
       const manager = new Manager({ name: "api" });
-      const task = new Controlled("http");
+      const task = new ControlledTask("http");
       manager.runBackground(task);
       act(manager, task);
       await settle();
-      task.return();
       await manager.stop().catch(() => {});
       const { reason } = manager.signal;
       expect(reason).toBeInstanceOf(StopReason);
@@ -263,18 +271,17 @@ describe("Stop", () => {
     for (const reason of [new Error("no"), "a word", null, 0, { code: 3 }]) {
       const parent = new AbortController();
       const [byParent, byStop] = [new Manager({ signal: parent.signal }), new Manager()];
-      const [a, b] = [new Controlled(), new Controlled()];
+      const [a, b] = [new ControlledTask(), new ControlledTask()];
       byParent.run(a);
       byStop.run(b);
+      const own = await Promise.all([a.started, b.started]);
       parent.abort(reason);
       void byStop.stop(reason);
       const late = new Manager({ signal: parent.signal });
-      for (const signal of [byParent.signal, byStop.signal, late.signal, a.signal, b.signal]) {
+      for (const signal of [byParent.signal, byStop.signal, late.signal, ...own]) {
         expect(signal).toHaveProperty("aborted", true);
         expect(signal).toHaveProperty("reason", reason);
       }
-      a.return();
-      b.return();
       await Promise.all([byParent.wait(), byStop.wait(), late.wait()]);
     }
   });
@@ -286,16 +293,16 @@ describe("Stop", () => {
     await emptied;
 
     const manager = new Manager({ limit: 1 });
-    const [a, b] = [new Controlled("a"), new Controlled("b")];
-    manager.runBackground(untilStopped);
+    const [a, b] = [new ControlledTask("a"), new ControlledTask("b")];
+    manager.runBackground(new ControlledTask("background"));
     manager.runEphemeral(a, b);
     a.return();
     await settle();
     b.return();
     await settle();
     expect(manager.signal.aborted).toBe(false);
-    expect(manager.pending).toEqual(["untilStopped"]);
-    const c = new Controlled("c");
+    expect(manager.pending).toEqual(["background"]);
+    const c = new ControlledTask("c");
     manager.runEphemeral(c);
     const stopped = manager.wait();
     await settle();
@@ -307,16 +314,16 @@ describe("Stop", () => {
 
   test("8. Each task gets a signal of its own that follows the shared one, with the same reason.", async () => {
     const manager = new Manager();
-    const [a, b, c] = [new Controlled("a"), new Controlled("b"), new Controlled("c")];
+    const [a, b, c] = [new ControlledTask("a"), new ControlledTask("b"), new ControlledTask("c")];
     manager.run(a);
     manager.runBackground(b);
     manager.runEphemeral(c);
-    expect(new Set([a.signal, b.signal, c.signal, manager.signal]).size).toBe(4);
-    for (const { signal } of [a, b, c]) expect(signal).toHaveProperty("aborted", false);
+    const signals = await Promise.all([a.started, b.started, c.started]);
+    expect(new Set([...signals, manager.signal]).size).toBe(4);
+    for (const signal of signals) expect(signal).toHaveProperty("aborted", false);
     const reason = new Error("enough");
     void manager.stop(reason);
-    for (const { signal } of [a, b, c]) expect(signal).toHaveProperty("reason", reason);
-    for (const task of [a, b, c]) task.return();
+    for (const signal of signals) expect(signal).toHaveProperty("reason", reason);
     await manager.wait();
   });
 
@@ -327,13 +334,13 @@ describe("Stop", () => {
       expect(program.lines).toEqual(["2000 listeners called", "left behind: collected"]);
       expect(program.stderr).toBe("");
     });
-  });
+  }, 30_000);
 
   test("9. The parent's signal carries one listener while the group runs and none afterwards.", async () => {
     const parent = new AbortController();
     const listeners = (): number => getEventListeners(parent.signal, "abort").length;
     const manager = new Manager({ signal: parent.signal });
-    manager.run(...Array.from({ length: 5 }, () => untilStopped));
+    manager.run(...Array.from("abcde", (name) => new ControlledTask(name)));
     expect(listeners()).toBe(1);
     void manager.stop();
     expect(listeners()).toBe(0);
@@ -365,7 +372,7 @@ describe("Stop", () => {
 });
 
 describe("Failures", () => {
-  const values = [undefined, null, "x", 0, 5n, Symbol("s"), { code: 1 }, { stack: 1 }, Object.create(null), [], () => {}, NaN];
+  const values = [undefined, null, "x", 0, 5n, Symbol("s"), { code: 1 }, Object.create(null), [], () => {}, NaN];
 
   test("10. Whatever a task throws, synchronously or not, is its failure.", async () => {
     const error = new Error("no");
@@ -458,17 +465,17 @@ describe("Failures", () => {
   test("11. Ending because it was told to is no failure: after the stop, a rejection with `signal.reason` itself, or with an `AbortError` whose `cause` is absent or is that reason, is a clean end (outcome `cancelled`).", async () => {
     for (const reason of [undefined, new Error("enough"), "a word", null, 0]) {
       for (const kind of ["reason", "bare", "caused", "undefinedCause", "nullCause", "exception"]) {
-        const outcomes: unknown[] = [];
-        const manager = new Manager({
-          onEvent: (event) => event.type === "task-ended" && outcomes.push(event.outcome, "error" in event),
-        });
-        const task = new Controlled();
+        const log = new EventLog();
+        const manager = new Manager({ onEvent: log.observe });
+        const task = stubborn();
         manager.run(task);
         void manager.stop(reason);
         const stopReason: unknown = manager.signal.reason;
         task.fail(kind === "reason" ? stopReason : abortErrors(stopReason)[kind]);
         await manager.wait();
-        expect(outcomes).toEqual(["cancelled", false]);
+        const ended = await log.until("task-ended");
+        expect(ended.outcome).toBe("cancelled");
+        expect(ended).not.toHaveProperty("error");
         expect(manager.failures).toEqual([]);
       }
     }
@@ -480,14 +487,14 @@ describe("Failures", () => {
     const named = new Error("aborted", { cause: "of something else" });
     named.name = "AbortError";
     for (const error of [other, named, new Error("no"), new DOMException("late", "TimeoutError")]) {
-      const outcomes: string[] = [];
-      const manager = new Manager({ onEvent: (event) => event.type === "task-ended" && outcomes.push(event.outcome) });
-      const task = new Controlled();
+      const log = new EventLog();
+      const manager = new Manager({ onEvent: log.observe });
+      const task = stubborn();
       manager.run(task);
       void manager.stop();
       task.fail(error);
       await expect(manager.wait()).rejects.toBe(error);
-      expect(outcomes).toEqual(["failed"]);
+      expect(await log.until("task-ended")).toHaveProperty("outcome", "failed");
     }
     // Not even its name may be readable.
     class Unreadable extends Error {
@@ -497,7 +504,7 @@ describe("Failures", () => {
     }
     const unreadable = new Unreadable();
     const last = new Manager();
-    const task = new Controlled();
+    const task = stubborn();
     last.run(task);
     void last.stop();
     task.fail(unreadable);
@@ -512,19 +519,19 @@ describe("Failures", () => {
   });
 
   test("11. A return is `returned`, also after the stop.", async () => {
-    const outcomes: string[] = [];
-    const manager = new Manager({ onEvent: (event) => event.type === "task-ended" && outcomes.push(event.outcome) });
-    const task = new Controlled();
+    const log = new EventLog();
+    const manager = new Manager({ onEvent: log.observe });
+    const task = stubborn();
     manager.run(task);
     void manager.stop();
     task.return();
     await manager.wait();
-    expect(outcomes).toEqual(["returned"]);
+    expect(await log.until("task-ended")).toHaveProperty("outcome", "returned");
   });
 
   test("12. `wait()` rejects with the first failure itself.", async () => {
     const manager = new Manager();
-    const [a, b] = [new Controlled("a"), new Controlled("b")];
+    const [a, b] = [stubborn("a"), new ControlledTask("b")];
     const error = new Error("b");
     manager.run(a, b);
     b.fail(error);
@@ -535,7 +542,7 @@ describe("Failures", () => {
 
   test("12. `failures` holds all of them, the first included, in order; none is ever lost, and none becomes an `unhandledRejection`, nor does the promise of `wait()` or `stop()` itself, by being awaited late or never.", async () => {
     const manager = new Manager();
-    const tasks = Array.from("abc", (name) => new Controlled(name));
+    const tasks = Array.from("abc", (name) => new ControlledTask(name));
     const errors = Array.from("abc", (name) => new Error(name));
     manager.run(...tasks);
     expect(manager.failures).toEqual([]);
@@ -557,7 +564,7 @@ describe("Failures", () => {
       expect(program.lines).toEqual(["failed, and never awaited", "failed, and awaited late: Error: late"]);
       expect(program.stderr).toBe("");
     });
-  });
+  }, 30_000);
 
   test("12. The `source` is the task's full name; `shutdown` or `cleanup` for the errors of laws 13 to 15.", async () => {
     const manager = new Manager({ name: "api", shutdownTimeout: 10, cleanupTimeout: 10 });
@@ -610,7 +617,7 @@ describe("Failures", () => {
   test("13. When it passes, `wait()` goes on to the hooks, and `failures` has a `ShutdownTimeoutError` whose `pending` names the tasks that have not ended.", async () => {
     const manager = new Manager({ name: "api", shutdownTimeout: 100 });
     const hook = vi.fn();
-    const [a, b, c] = [new Controlled("a"), new Controlled("b"), new Controlled("c")];
+    const [a, b, c] = [stubborn("a"), stubborn("b"), stubborn("c")];
     manager.run(a, b, c);
     manager.cleanup(hook);
     const stopped = manager.stop();
@@ -637,8 +644,8 @@ describe("Failures", () => {
   test("13. What they do afterwards changes nothing, and is told to nobody.", async () => {
     const onEvent = vi.fn();
     const manager = new Manager({ shutdownTimeout: 100, cleanupTimeout: 100, onEvent });
-    const tasks = Array.from("abcd", (name) => new Controlled(name));
-    const hook = new Controlled();
+    const tasks = Array.from("abcd", (name) => stubborn(name));
+    const hook = stubborn();
     manager.run(...tasks);
     manager.cleanup(() => hook.run(manager.signal));
     const stopped = manager.stop();
@@ -663,8 +670,8 @@ describe("Failures", () => {
 describe("Cleanup", () => {
   test("14. Hooks run in `wait()`, once, after the last task ended (or the deadline passed), last registered first, one at a time.", async () => {
     const manager = new Manager();
-    const task = new Controlled();
-    const [a, b, c] = [new Controlled("a"), new Controlled("b"), new Controlled("c")];
+    const task = new ControlledTask();
+    const [a, b, c] = [stubborn("a"), stubborn("b"), stubborn("c")];
     const calls: string[] = [];
     for (const hook of [a, b, c]) {
       manager.cleanup(() => {
@@ -692,7 +699,7 @@ describe("Cleanup", () => {
     expect(calls).toEqual(["c", "b", "a"]);
 
     const other = new Manager();
-    const last = new Controlled();
+    const last = stubborn();
     const hook = vi.fn();
     other.run(last);
     other.cleanup(hook);
@@ -729,7 +736,7 @@ describe("Cleanup", () => {
     for (const cleanupTimeout of [undefined, 100, 0]) {
       const onEvent = vi.fn();
       const manager = new Manager({ cleanupTimeout, onEvent });
-      const late = new Controlled();
+      const late = stubborn();
       const calls: string[] = [];
       manager.cleanup(() => void calls.push("first"));
       manager.cleanup(function alsoHangs() {
@@ -790,7 +797,7 @@ describe("Cleanup", () => {
   test("16. A hook may be registered until the last one has run, also by a hook or after the stop.", async () => {
     const manager = new Manager();
     const calls: string[] = [];
-    const task = new Controlled();
+    const task = stubborn();
     manager.run(task);
     manager.cleanup(async () => {
       calls.push("first");
@@ -857,19 +864,19 @@ describe("Wait", () => {
       expect(await unlimited.end()).toBe(0);
       expect(unlimited.lines).toEqual(["waiting", "cleaned up", "ended well"]);
     });
-  });
+  }, 30_000);
 
   test("17. No timer is left at the end.", async () => {
     for (const timeout of [undefined, 0, 1, 2 ** 31 - 1, 2 ** 31, Infinity]) {
       const manager = new Manager({ shutdownTimeout: timeout, cleanupTimeout: timeout });
-      manager.run(untilStopped);
+      manager.run(new ControlledTask());
       manager.cleanup(() => {});
       expect(vi.getTimerCount()).toBe(0);
       await manager.stop();
       expect(vi.getTimerCount()).toBe(0);
 
       const unwaited = new Manager({ shutdownTimeout: timeout });
-      const task = new Controlled();
+      const task = new ControlledTask();
       unwaited.run(task);
       task.fail(new Error("no"));
       await settle();
@@ -894,8 +901,8 @@ describe("Wait", () => {
       const manager = new Manager({ onEvent, limit: 1 });
       const hook = vi.fn();
       manager.cleanup(hook);
-      manager.run(untilStopped);
-      manager.runEphemeral(untilStopped, untilStopped);
+      manager.run(new ControlledTask());
+      manager.runEphemeral(new ControlledTask(), new ControlledTask());
       await manager.stop();
       expect(hook).toHaveBeenCalledOnce();
       expect(manager.failures).toEqual([]);

@@ -1,8 +1,10 @@
 import { getEventListeners } from "node:events";
-import { type LifecycleEvent, Manager, OsSignalTask, PanicError, TaskAlreadyStartedError } from "allstop";
+import { Manager, OsSignalTask, PanicError, TaskAlreadyStartedError } from "allstop";
+import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Controlled, settle } from "./support/controlled.ts";
 import { Program } from "./support/program.ts";
+import { settle } from "./support/settle.ts";
+import { stubborn } from "./support/stubborn.ts";
 import { thrownBy } from "./support/thrown-by.ts";
 
 // No real signal is ever sent to the process of the tests: it is told of one as Node tells it. Programs get real ones.
@@ -67,6 +69,7 @@ function start(task: OsSignalTask, controller = new AbortController()): Run {
 }
 
 const usr2 = { signals: ["SIGUSR2"] };
+const refusal = "Cannot create an OsSignalTask: signals must be a list of catchable ones such as SIGTERM, got ";
 const hangs = (): Promise<never> => new Promise(() => {});
 const throwing = (value: unknown) => (): never => {
   throw value;
@@ -333,7 +336,7 @@ describe("A stop without a signal", () => {
   test("the listeners are gone before the first hook of the group runs", async () => {
     const manager = new Manager();
     let during: number | undefined;
-    const other = new Controlled();
+    const other = new ControlledTask();
     manager.run(new OsSignalTask(usr2), other);
     manager.cleanup(() => (during = listeners()));
     const done = manager.wait();
@@ -343,11 +346,11 @@ describe("A stop without a signal", () => {
   });
 
   test("its end by the stop is a return, whatever the reason", async () => {
-    const events: LifecycleEvent[] = [];
-    const manager = new Manager({ onEvent: (event) => events.push(event) });
+    const log = new EventLog();
+    const manager = new Manager({ onEvent: log.observe });
     manager.run(new OsSignalTask(usr2));
     await manager.stop(new Error("the reason"));
-    expect(events).toContainEqual(expect.objectContaining({ type: "task-ended", outcome: "returned" }));
+    expect(await log.until("task-ended")).toHaveProperty("outcome", "returned");
     expect(manager.failures).toEqual([]);
   });
 });
@@ -388,7 +391,7 @@ describe("onSignal", () => {
 
   test("`run` awaits onSignal until the stop and no longer: one that hangs does not hold up the group", async () => {
     const manager = new Manager();
-    const other = new Controlled("other");
+    const other = new ControlledTask("other");
     manager.run(new OsSignalTask({ ...usr2, onSignal: hangs }), other);
     const done = manager.wait();
     send();
@@ -401,7 +404,7 @@ describe("onSignal", () => {
   });
 
   test("an onSignal that rejects after the stop is no failure, and no unhandledRejection", async () => {
-    const late = new Controlled();
+    const late = new ControlledTask();
     const run = start(new OsSignalTask({ ...usr2, onSignal: () => late.run(new AbortController().signal) }));
     send();
     await settle();
@@ -580,28 +583,27 @@ describe("[Symbol.dispose]()", () => {
 });
 
 describe("Bad options", () => {
-  const rule = "Cannot create an OsSignalTask: signals must be a list of names such as SIGTERM, got ";
-
   test.each<[string, unknown, string]>([
     ["an empty list", [], "[]"],
     ["a list of nothing", new Array(1), "[null]"],
     ["a string", "SIGUSR2", '"SIGUSR2"'],
     ["null", null, "null"],
-    ["a Set", new Set(["SIGUSR2"]), "{}"],
-    ["an object that looks like a list", { 0: "SIGUSR2", length: 1, every: () => true }, '{"0":"SIGUSR2","length":1}'],
     ["a list with a number", [2], "[2]"],
     ["a list with undefined", ["SIGUSR2", undefined], '["SIGUSR2",null]'],
-    ["a list with a String object", [new String("SIGUSR2")], '["SIGUSR2"]'],
     ["a list with a name in lower case", ["sigusr2"], '["sigusr2"]'],
     ["a list with a name without SIG", ["USR2"], '["USR2"]'],
     ["a list with a name that holds SIG further on", ["xSIGUSR2"], '["xSIGUSR2"]'],
     ["a list with an empty name", [""], '[""]'],
+    ["a list with SIGKILL, which nobody can catch", ["SIGKILL"], '["SIGKILL"]'],
+    ["a list with SIGSTOP, which nobody can catch", ["SIGSTOP"], '["SIGSTOP"]'],
+    ["a list that has SIGKILL among others", ["SIGUSR2", "SIGKILL", "SIGHUP"], '["SIGUSR2","SIGKILL","SIGHUP"]'],
+    ["a list that ends with SIGSTOP", ["SIGUSR2", "SIGHUP", "SIGSTOP"], '["SIGUSR2","SIGHUP","SIGSTOP"]'],
     ["a list whose last name is bad", ["SIGUSR2", "SIGHUP", "exit"], '["SIGUSR2","SIGHUP","exit"]'],
     ["a list whose first name is bad", ["exit", "SIGUSR2"], '["exit","SIGUSR2"]'],
-  ])("signals, %s, is a TypeError", (_, value, shown) => {
+  ])("signals, %s, is a TypeError, and nothing listens", (_, value, shown) => {
     const thrown = thrownBy(() => new OsSignalTask({ signals: value as string[] }));
     expect(thrown).toBeInstanceOf(TypeError);
-    expect((thrown as Error).message).toBe(rule + shown);
+    expect((thrown as Error).message).toBe(refusal + shown);
     expect(allListeners()).toEqual(before);
   });
 
@@ -624,24 +626,6 @@ describe("Bad options", () => {
     const message = `Cannot create an OsSignalTask: options must be of type object, got ${shown}`;
     expect((thrown as Error).message.replace("()=>{}", "() => {}")).toBe(message);
     expect(allListeners()).toEqual(before);
-  });
-
-  test.each(["SIGKILL", "SIGSTOP"])("%s is a RangeError with Node's error as cause, and nothing listens", (name) => {
-    // As the main thread's process does; that of a worker takes any name.
-    const listen = process.on.bind(process);
-    vi.spyOn(process, "on").mockImplementation((event, listener) => {
-      if (event === name) throw Object.assign(new Error("uv_signal_start EINVAL"), { code: "EINVAL" });
-      return listen(event, listener);
-    });
-    for (const list of [[name], ["SIGUSR2", name, "SIGHUP"], ["SIGUSR2", "SIGHUP", name]]) {
-      const thrown = thrownBy(() => new OsSignalTask({ signals: list }));
-      expect(thrown).toBeInstanceOf(RangeError);
-      const message = `Cannot create an OsSignalTask: signals must be ones to listen for, got ${name}`;
-      expect((thrown as Error).message).toBe(message);
-      expect((thrown as Error).cause).toMatchObject({ code: "EINVAL" });
-      expect(allListeners()).toEqual(before);
-    }
-    vi.restoreAllMocks();
   });
 
   test.each<[string, PropertyDescriptor | undefined]>([
@@ -681,14 +665,14 @@ describe("The clock", () => {
   test("a timeout of 2^31-1 ms is one, and 1 ms more is no limit", async () => {
     for (const shutdownTimeout of [2 ** 31 - 1, 2 ** 31, Infinity]) {
       const manager = new Manager({ shutdownTimeout });
-      const task = new Controlled();
+      const task = stubborn();
       manager.run(task);
       const startedAt = Date.now();
       void manager.stop();
+      expect(vi.getTimerCount()).toBe(1); // the process is kept alive
       const failures = shutdownTimeout === 2 ** 31 - 1 ? 1 : 0;
       vi.advanceTimersToNextTimer();
       expect([Date.now() - startedAt, manager.failures.length]).toEqual([2 ** 31 - 1, failures]);
-      expect(vi.getTimerCount()).toBe(1 - failures); // the process is kept alive
       vi.advanceTimersToNextTimer();
       expect(manager.failures.length).toBe(failures);
       task.return();
@@ -764,12 +748,12 @@ describe("A real process", { timeout: 30_000 }, () => {
     expect(await program.end()).toBe("SIGTERM");
   });
 
-  test("a signal that cannot be listened for is refused, with Node's error as cause, and nothing listens", async () => {
+  test("a signal that nobody can catch is refused, and nothing listens", async () => {
     const program = new Program("fixtures/signal-uncatchable.ts");
     expect(await program.end()).toBe(0);
-    const refusal = (name: string): string =>
-      `RangeError: Cannot create an OsSignalTask: signals must be ones to listen for, got ${name} (EINVAL), listeners: `;
-    expect(program.lines).toEqual(["SIGKILL", "SIGSTOP"].flatMap((name) => [refusal(name), refusal(name), refusal(name)]));
+    const around = (name: string) => [[name], ["SIGUSR2", name, "SIGHUP"], ["SIGUSR2", "SIGHUP", name]];
+    const lists = ["SIGKILL", "SIGSTOP"].flatMap(around);
+    expect(program.lines).toEqual(lists.map((list) => `TypeError: ${refusal}${JSON.stringify(list)}; listeners: `));
   });
 
   test("an onSignal that throws fails the program, after its cleanup", async () => {

@@ -5,7 +5,12 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 export default defineConfig({
   root,
-  resolve: { alias: { allstop: `${root}src/index.ts` } },
+  resolve: {
+    alias: [
+      { find: /^allstop$/, replacement: `${root}src/index.ts` },
+      { find: /^allstop\/(.*)$/, replacement: `${root}src/$1.ts` },
+    ],
+  },
   test: {
     include: ["test/*.test.ts"],
     coverage: {

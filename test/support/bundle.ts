@@ -14,7 +14,11 @@ const esbuild: Esbuild = require("esbuild");
 /** A user's bundle: what `source` needs of `allstop`, minified, as a module or as a script that makes a global. */
 export async function bundle(source: string, options: object = { format: "esm" }): Promise<Uint8Array> {
   const { outputFiles } = await esbuild.build({
-    stdin: { contents: source.replace('"allstop"', '"./src/index.ts"'), resolveDir: root, loader: "ts" },
+    stdin: {
+      contents: source.replace(/"allstop(?:\/(.*))?"/, (_, room = "index") => `"./src/${room}.ts"`),
+      resolveDir: root,
+      loader: "ts",
+    },
     bundle: true,
     minify: true,
     write: false,
@@ -27,7 +31,8 @@ export async function bundle(source: string, options: object = { format: "esm" }
   return contents;
 }
 
-/** How many bytes a user's bundle takes up, compressed with brotli. */
+/** How many bytes a user's bundle takes up, compressed with brotli, without the Manager if it is for a battery. */
 export async function bundleSize(source: string): Promise<number> {
-  return brotliCompressSync(await bundle(source)).length;
+  const external = source.includes('"allstop/') ? ["./manager.ts"] : [];
+  return brotliCompressSync(await bundle(source, { format: "esm", external })).length;
 }
