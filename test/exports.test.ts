@@ -2,6 +2,10 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { runInNewContext } from "node:vm";
 import * as allstop from "allstop";
+import * as group from "allstop/group";
+import * as repeat from "allstop/repeat";
+import * as restart from "allstop/restart";
+import * as testing from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
 import { bundle } from "./support/bundle.ts";
 
@@ -26,6 +30,17 @@ test("the root entry exports these names and no others", () => {
     "TaskAlreadyStartedError",
     "logEvents",
   ]);
+});
+
+test("each subpath exports these names and no others", () => {
+  const subpaths = Object.entries({ group, repeat, restart, testing });
+  expect(Object.fromEntries(subpaths.map(([name, room]) => [name, Object.keys(room).sort()]))).toEqual({
+    group: ["GroupTask"],
+    repeat: ["LoopTask", "PollTask", "SignalTriggerTask"],
+    restart: ["RestartLimitError", "RestartTask", "backoff"],
+    testing: ["ControlledTask", "EventLog"],
+  });
+  expect(Object.keys(manifest.exports)).toEqual([".", ...subpaths.map(([name]) => `./${name}`)]);
 });
 
 test("every file of src is a subpath of the package, or re-exported by the root entry", () => {
@@ -83,6 +98,21 @@ test("the root entry needs nothing of Node's: the Manager runs in a realm that h
     "cleanup-ended",
     "stopped",
   ]);
+});
+
+test.each([
+  ["group", 'new room.GroupTask("group", (manager) => manager.run(async () => ran(), async () => ran()))'],
+  ["repeat", "new room.LoopTask(ran)"],
+  ["repeat", "new room.PollTask(ran, { interval: 1 })"],
+  ["restart", 'new room.RestartTask(async () => ran(), { policy: "always", delay: 0 })'],
+  ["testing", "{ run: async (signal) => void (ran(), ran(), await new room.ControlledTask().run(signal)) }"],
+])("allstop/%s needs nothing of Node's either: a realm with a browser's globals only runs %s", async (name, task) => {
+  const script = await bundle(`export * from "allstop/${name}"`, { format: "iife", globalName: "room" });
+  const controller = new AbortController();
+  const ran = vi.fn(() => void (ran.mock.calls.length === 2 && controller.abort()));
+  const browser = { AbortController, performance, setTimeout, clearTimeout, signal: controller.signal, ran };
+  await runInNewContext(`${Buffer.from(script)}; (${task}).run(signal)`, browser);
+  expect(ran).toHaveBeenCalledTimes(2);
 });
 
 describe("each file of src", () => {
