@@ -1,8 +1,9 @@
 /*
- * What the core costs: times as ratios to something that does the same by hand, memory in MiB. Exits with 1 when a
- * figure that has a limit exceeds it.
+ * What the core costs, and a restart: times as ratios to something that does the same by hand, memory in MiB. Exits with
+ * 1 when a figure that has a limit exceeds it.
  */
 import { Manager } from "../../dist/index.js";
+import { RestartTask } from "../../dist/restart.js";
 
 const ROUNDS = 7;
 const MEBIBYTE = 2 ** 20;
@@ -16,6 +17,8 @@ const rows = [];
 
 report("heap after a million ephemeral tasks", await growth({}), "MiB", 1);
 report("heap after a million ephemeral tasks, limit 16", await growth({ limit: 16 }), "MiB", 1);
+
+report("heap after 100,000 restarts", await growthByRestarts(100_000), "MiB", 1);
 
 {
   const jobs = trivialJobs(100_000);
@@ -81,6 +84,23 @@ async function growth(options) {
   const after = await heapAfter(100);
   await manager.stop();
   return (after - before) / MEBIBYTE;
+}
+
+/** By how many MiB the heap grows while a task fails and is restarted so many times. */
+async function growthByRestarts(count) {
+  const warmUp = 10_000;
+  const heaps = [];
+  let runs = 0;
+  const fail = async () => {
+    runs++;
+    if (runs === warmUp || runs === warmUp + count) {
+      globalThis.gc();
+      heaps.push(process.memoryUsage().heapUsed);
+    }
+    if (runs < warmUp + count) throw new Error("Failed");
+  };
+  await new RestartTask(fail, { maxRestarts: Infinity, delay: 0 }).run(new AbortController().signal);
+  return (heaps[1] - heaps[0]) / MEBIBYTE;
 }
 
 async function runAll(jobs, options) {
