@@ -15,7 +15,7 @@ interface Fence {
 }
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const generated = `${root}test/.generated`;
+const generated = `${root}test/.generated/docs`;
 const readme = readFileSync(`${root}README.md`, "utf8");
 const sources = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
 
@@ -45,8 +45,8 @@ const fences = [...readmeFences(), ...sources.flatMap(exampleFences)];
 
 beforeAll(() => {
   rmSync(generated, { recursive: true, force: true });
-  mkdirSync(generated);
-  writeFileSync(`${generated}/tsconfig.json`, JSON.stringify({ extends: "../tsconfig.json", include: ["*.ts"] }));
+  mkdirSync(generated, { recursive: true });
+  writeFileSync(`${generated}/tsconfig.json`, JSON.stringify({ extends: "../../tsconfig.json", include: ["*.ts"] }));
   for (const { name, code } of fences) writeFileSync(`${generated}/${name}.ts`, code);
 });
 
@@ -68,7 +68,7 @@ describe("a ts block prints what it says", () => {
   const timeless = (line: string): string => line.replace(/elapsed: \d+/, "elapsed: N");
 
   test.each(fences)("$name", async ({ name, code, output, ordered }) => {
-    const program = new Program(`.generated/${name}.ts`);
+    const program = new Program(`.generated/docs/${name}.ts`);
     if (code.includes("// ends on Ctrl-C")) {
       await program.line("task-started worker");
       program.send("SIGINT");

@@ -1,9 +1,11 @@
+import { randomUUID } from "node:crypto";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
 
 interface Esbuild {
   build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
+  buildSync(options: object): unknown;
 }
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -35,4 +37,20 @@ export async function bundle(source: string, options: object = { format: "esm" }
 export async function bundleSize(source: string): Promise<number> {
   const external = source.includes('"allstop/') ? ["./manager.ts"] : [];
   return brotliCompressSync(await bundle(source, { format: "esm", external })).length;
+}
+
+/** Makes one JavaScript file, which starts faster, of a program of `test/`. */
+export function compile(program: string): string {
+  const outfile = `${root}test/.generated/${randomUUID()}.mjs`;
+  esbuild.buildSync({
+    entryPoints: [`${root}test/${program}`],
+    outfile,
+    bundle: true,
+    keepNames: true,
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    tsconfig: `${root}test/tsconfig.json`,
+  });
+  return outfile;
 }

@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { rmSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
+import { compile } from "./bundle.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -17,9 +19,10 @@ export class Program {
 
   /** @param path - Relative to `test/`. */
   constructor(path: string, args: readonly string[] = [], env: Record<string, string> = {}) {
-    this.#child = spawn(process.execPath, ["--import", "tsx", `test/${path}`, ...args], {
+    const program = compile(path);
+    this.#child = spawn(process.execPath, [program, ...args], {
       cwd: root,
-      env: { ...process.env, TSX_TSCONFIG_PATH: "test/tsconfig.json", ...env },
+      env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     const { stdout, stderr } = this.#child;
@@ -33,6 +36,7 @@ export class Program {
     });
     this.#ended = once(this.#child, "close").then(() => {
       this.#closed = true;
+      rmSync(program);
       this.#notify();
     });
     onTestFinished(() => void this.#child.kill("SIGKILL"));
