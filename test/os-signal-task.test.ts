@@ -2,21 +2,20 @@ import { getEventListeners } from "node:events";
 import { Manager, OsSignalTask, PanicError, TaskAlreadyStartedError } from "allstop";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
+import { listeners, newListeners, send, useOsSignals } from "./support/os-signals.ts";
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
 import { thrownBy } from "./support/thrown-by.ts";
 
-// No real signal is ever sent to the process of the tests: it is told of one as Node tells it. Programs get real ones.
+useRunsByHand();
+useOsSignals();
 
-let before: Record<string, number>;
-let signals: AbortSignal[];
 let unhandled: unknown[];
 const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
 
 beforeEach(() => {
-  before = allListeners();
-  signals = [];
   unhandled = [];
   process.on("unhandledRejection", noteUnhandled);
   vi.useFakeTimers();
@@ -26,47 +25,11 @@ afterEach(async () => {
   // What is there for the signals that a test sent is there for 500 ms at most.
   vi.advanceTimersByTime(500);
   expect(vi.getTimerCount()).toBe(0);
-  expect(allListeners()).toEqual(before);
-  expect(signals.flatMap((signal) => getEventListeners(signal, "abort"))).toEqual([]);
-
   vi.useRealTimers();
   await new Promise((resolve) => setImmediate(resolve));
   process.off("unhandledRejection", noteUnhandled);
   expect(unhandled).toEqual([]);
 });
-
-/** How many listeners the process has for each signal of the operating system. */
-function allListeners(): Record<string, number> {
-  const names = process.eventNames().filter((name) => String(name).startsWith("SIG"));
-  return Object.fromEntries(names.map((name) => [name, process.listenerCount(name)]));
-}
-
-/** How many of them are new for one signal. */
-function listeners(signal: NodeJS.Signals = "SIGUSR2"): number {
-  return process.listenerCount(signal) - (before[signal] ?? 0);
-}
-
-/** Tells the process of a signal, as Node does when one arrives. */
-function send(signal: NodeJS.Signals = "SIGUSR2"): void {
-  process.emit(signal, signal);
-}
-
-interface Run {
-  readonly controller: AbortController;
-  /** What it rejected with, `"returned"`, or `"running"`. */
-  end: unknown;
-}
-
-/** Runs a task by hand, with a signal that must have no listener in the end. */
-function start(task: OsSignalTask, controller = new AbortController()): Run {
-  const run: Run = { controller, end: "running" };
-  signals.push(controller.signal);
-  task.run(controller.signal).then(
-    () => (run.end = "returned"),
-    (error) => (run.end = error),
-  );
-  return run;
-}
 
 const usr2 = { signals: ["SIGUSR2"] };
 const refusal = "Cannot create an OsSignalTask: signals must be a list of catchable ones such as SIGTERM, got ";
@@ -82,8 +45,7 @@ describe("Listening", () => {
     ["with undefined ones", { signals: undefined, onSignal: undefined }],
   ])("OsSignalTask, %s, listens for SIGINT, SIGTERM and SIGQUIT from construction on", (_, options) => {
     const task = new OsSignalTask(options);
-    const { SIGINT = 0, SIGTERM = 0, SIGQUIT = 0 } = before;
-    expect(allListeners()).toEqual({ ...before, SIGINT: SIGINT + 1, SIGTERM: SIGTERM + 1, SIGQUIT: SIGQUIT + 1 });
+    expect(newListeners()).toEqual({ SIGINT: 1, SIGTERM: 1, SIGQUIT: 1 });
     expect(vi.getTimerCount()).toBe(0);
     task[Symbol.dispose]();
   });
@@ -124,7 +86,7 @@ describe("Listening", () => {
     const task = new OsSignalTask({ signals: list });
     list[0] = "SIGHUP";
     task[Symbol.dispose]();
-    expect(allListeners()).toEqual(before);
+    expect(newListeners()).toEqual({});
   });
 
   test("OsSignalTask takes off its own listeners only", async () => {
@@ -604,7 +566,7 @@ describe("Bad options", () => {
     const thrown = thrownBy(() => new OsSignalTask({ signals: value as string[] }));
     expect(thrown).toBeInstanceOf(TypeError);
     expect((thrown as Error).message).toBe(refusal + shown);
-    expect(allListeners()).toEqual(before);
+    expect(newListeners()).toEqual({});
   });
 
   test.each<[unknown, string]>([
@@ -617,7 +579,7 @@ describe("Bad options", () => {
     expect(thrown).toBeInstanceOf(TypeError);
     const message = `Cannot create an OsSignalTask: onSignal must be of type function, got ${shown}`;
     expect((thrown as Error).message).toBe(message);
-    expect(allListeners()).toEqual(before);
+    expect(newListeners()).toEqual({});
   });
 
   test.each([["SIGUSR2", '"SIGUSR2"'], [5, "5"], [() => {}, "() => {}"]])("options, %o, are a TypeError", (options, shown) => {
@@ -625,7 +587,7 @@ describe("Bad options", () => {
     expect(thrown).toBeInstanceOf(TypeError);
     const message = `Cannot create an OsSignalTask: options must be of type object, got ${shown}`;
     expect((thrown as Error).message.replace("()=>{}", "() => {}")).toBe(message);
-    expect(allListeners()).toEqual(before);
+    expect(newListeners()).toEqual({});
   });
 
   test.each<[string, PropertyDescriptor | undefined]>([

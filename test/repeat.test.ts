@@ -13,69 +13,32 @@ import {
 } from "allstop/repeat";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { settle } from "./support/settle.ts";
+import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
+import { listeners, newListeners, send, useOsSignals } from "./support/os-signals.ts";
 import { Program } from "./support/program.ts";
+import { settle } from "./support/settle.ts";
 import { thrownBy } from "./support/thrown-by.ts";
-
-// No real signal is ever sent to the process of the tests: it is told of one as Node tells it. Programs get real ones.
 
 const LONGEST_DELAY = 2 ** 31 - 1;
 
 /** The offsets, in microtasks, at which something comes after something else. */
 const offsets = Array.from({ length: 21 }, (_, offset) => offset);
 
-let before: Record<string, number>;
-let signals: AbortSignal[];
 let zero: number;
 
+useRunsByHand();
+useOsSignals();
 useFakeTime();
 
 beforeEach(() => {
-  before = allListeners();
-  signals = [];
   zero = performance.now();
 });
 
 afterEach(() => {
   vi.restoreAllMocks();
   vi.unstubAllGlobals();
-  expect(allListeners()).toEqual(before);
-  expect(signals.flatMap((signal) => getEventListeners(signal, "abort"))).toEqual([]);
 });
-
-/** How many listeners the process has for each signal of the operating system. */
-function allListeners(): Record<string, number> {
-  const names = process.eventNames().filter((name) => String(name).startsWith("SIG"));
-  return Object.fromEntries(names.map((name) => [name, process.listenerCount(name)]));
-}
-
-/** How many of them are new for one signal. */
-function listeners(signal: NodeJS.Signals = "SIGUSR2"): number {
-  return process.listenerCount(signal) - (before[signal] ?? 0);
-}
-
-/** Tells the process of a signal, as Node does when one arrives. */
-function send(signal: NodeJS.Signals = "SIGUSR2"): void {
-  process.emit(signal, signal);
-}
-
-interface Run {
-  readonly controller: AbortController;
-  /** What it rejected with, `"returned"`, or `"running"`. */
-  end: unknown;
-}
-
-/** Runs a task by hand, with a signal that must have no listener in the end. */
-function start(task: Task, controller = new AbortController()): Run {
-  const run: Run = { controller, end: "running" };
-  signals.push(controller.signal);
-  task.run(controller.signal).then(
-    () => (run.end = "returned"),
-    (error) => (run.end = error),
-  );
-  return run;
-}
 
 /** Stops a run, which must return at once, and take its timers with it. */
 async function stop(run: Run, reason?: Error): Promise<void> {
@@ -502,7 +465,7 @@ describe.each<[Kind]>([["LoopTask"], ["PollTask"], ["SignalTriggerTask"]])("new 
     const [start, end] = (thrown as Error).message.split(" must be ");
     expect([start, end?.split(", got ")[1]]).toEqual([`Cannot create a ${kind}: ${option}`, shown]);
     expect((thrown as Error).constructor).toBe(Refusal);
-    expect([allListeners(), vi.getTimerCount()]).toEqual([before, 0]);
+    expect([newListeners(), vi.getTimerCount()]).toEqual([{}, 0]);
   }
 
   const notNumbers = [null, "10", "", 5n, {}, true, [10]];
