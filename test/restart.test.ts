@@ -537,6 +537,21 @@ describe("A `policy` or `delay` that throws makes that very error the failure", 
       expectFailed(subject);
     });
 
+    test("that stops the group and throws the reason has not failed: the end of the run is passed on", async () => {
+      const subject: Subject = start(fails, {
+        policy: () => where === "delay" || stops(),
+        delay: stops,
+      });
+      function stops(): never {
+        subject.controller.abort(REASON);
+        throw REASON;
+      }
+      await settle();
+      expect(subject.end).toEqual({ thrown: ERROR });
+      expect(REASON).not.toHaveProperty("cause");
+      expectFailed(subject);
+    });
+
     test("that throws a non-Error: it is a PanicError whose `cause` is the value", async () => {
       const subject = start(fails, options(where, "no"));
       await settle();
