@@ -15,9 +15,22 @@ import {
   ShutdownTimeoutError,
   StopReason,
 } from "../../dist/index.js";
+import {
+  check,
+  countListeners,
+  never,
+  outcomes,
+  pause,
+  record,
+  rejectionOf,
+  rejects,
+  runChecks,
+  thrownBy,
+  unhandled,
+  untilAborted,
+} from "./checks.portable.mjs";
 
-const laws = [];
-const law = (number, sentence, check) => laws.push({ number, sentence, check });
+const law = (number, sentence, holds) => check(`law ${number}: ${sentence}`, holds);
 
 // Start
 
@@ -621,99 +634,4 @@ law(17, "an observer is told of everything, and one that throws changes nothing"
   );
 });
 
-// Helpers
-
-function pause(milliseconds) {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
-function never() {
-  return new Promise(() => {});
-}
-
-function untilAborted(signal) {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve());
-  });
-}
-
-function record() {
-  const events = [];
-  return { events, onEvent: (event) => void events.push(event) };
-}
-
-function outcomes(events) {
-  return events.filter((event) => event.type === "task-ended").map((event) => event.outcome);
-}
-
-function thrownBy(action) {
-  try {
-    action();
-  } catch (error) {
-    return error;
-  }
-  return assert.fail("it threw nothing");
-}
-
-async function rejectionOf(promise) {
-  const nothing = Symbol();
-  const error = await promise.then(
-    () => nothing,
-    (reason) => reason,
-  );
-  assert.notEqual(error, nothing, "it did not reject");
-  return error;
-}
-
-/** The promise rejects with this error itself, not with one that looks alike. */
-async function rejects(promise, error) {
-  assert.ok(Object.is(await rejectionOf(promise), error), "another error");
-}
-
-/** Counts the listeners that are added to a signal from now on, and how often they are called. */
-function countListeners(signal) {
-  const counts = { added: 0, called: 0 };
-  const wrappers = new Map();
-  const { addEventListener, removeEventListener } = signal;
-  signal.addEventListener = function (type, listener, options) {
-    counts.added++;
-    const wrapper = (event) => {
-      counts.called++;
-      listener.call(signal, event);
-    };
-    wrappers.set(listener, wrapper);
-    addEventListener.call(signal, type, wrapper, options);
-  };
-  signal.removeEventListener = function (type, listener, options) {
-    removeEventListener.call(signal, type, wrappers.get(listener) ?? listener, options);
-  };
-  return counts;
-}
-
-const unhandled = [];
-const warnings = [];
-process.on("unhandledRejection", (reason) => unhandled.push(reason));
-process.on("warning", (warning) => warnings.push(warning));
-
-let passed = 0;
-let failed = 0;
-for (const { number, sentence, check } of laws) {
-  try {
-    await check();
-    assert.deepEqual(unhandled.splice(0), [], "unhandled rejections");
-    assert.deepEqual(
-      warnings.splice(0).map((warning) => warning.name),
-      [],
-      "warnings",
-    );
-    passed++;
-    console.log(`ok      law ${number}: ${sentence}`);
-  } catch (error) {
-    failed++;
-    console.log(`FAILED  law ${number}: ${sentence}`);
-    console.log(error);
-  }
-}
-if (failed > 0) process.exitCode = 1;
-console.log(`${passed} passed, ${failed} failed`);
+await runChecks();

@@ -41,7 +41,7 @@ if (behaviour === "hangs in its cleanup") {
 }
 
 if (behaviour === "runs" || behaviour === "hangs in its cleanup") console.log("ready");
-await (behaviour === "stops by itself" ? manager.stop() : manager.wait());
-
+// No `await` out here: under Bun and Deno that, too, would keep the program alive, which is the task's to do.
+const ended = behaviour === "stops by itself" ? manager.stop() : manager.wait();
 // Until 500 ms after the signal it listens for repeats, but does not stay for them.
-process.on("exit", () => console.log(`ends with ${listeners()} listeners`));
+ended.then(() => process.on("exit", () => console.log(`ends with ${listeners()} listeners`)));

@@ -2,10 +2,10 @@
  * The packed package holds what it should and nothing else, and whatever a file in it points at is there.
  */
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { test } from "node:test";
-import { install, listFiles, node22, node24, root, run } from "./support.mjs";
+import { bun, deno, entries, install, listFiles, node, node22, node24, root, run } from "./support.mjs";
 
 test("the package", async (t) => {
   const { project, installedPackage } = await install(t);
@@ -39,26 +39,50 @@ test("the package", async (t) => {
   });
 
   await t.test("has a file for every target of its exports", () => {
-    const targets = Object.values(manifest.exports).flatMap((target) => Object.values(target));
+    const targets = entries.flatMap((entry) => Object.values(entry.targets));
     const missing = targets.filter((target) => !files.includes(target.replace("./", "")));
     assert.deepEqual(missing, []);
   });
 
-  await t.test("can be imported by each of its names", async () => {
-    for (const subpath of Object.keys(manifest.exports)) {
-      const name = posix.join(manifest.name, subpath);
-      const program = `console.log(Object.keys(await import(${JSON.stringify(name)})).length > 0)`;
-      const printed = await run(t, process.execPath, ["--input-type=module", "--eval", program], { cwd: project });
-      assert.equal(printed, "true\n", name);
-    }
-  });
+  const names = entries.map((entry) => entry.name);
+  const exported = await Promise.all(
+    entries.map(async ({ targets }) => Object.keys(await import(join(installedPackage, targets.default))).join(" ")),
+  );
 
-  for (const { name, command } of [node22, node24]) {
-    await t.test(`can be required from CommonJS under ${name}`, async (t) => {
-      const program = 'console.log(typeof require("allstop").Manager)';
-      assert.equal(await run(t, command, ["--input-type=commonjs", "--eval", program], { cwd: project }), "function\n");
+  for (const { name, command, args } of [node, node22, node24, bun, deno]) {
+    await t.test(`can be imported by each of its names under ${name}`, async (t) => {
+      const program = join(project, "import.mjs");
+      await writeFile(
+        program,
+        `for (const name of process.argv.slice(2)) console.log(Object.keys(await import(name)).join(" "));`,
+      );
+      const printed = await run(t, command, [...args, program, ...names], { cwd: project });
+      assert.deepEqual(printed.trim().split("\n"), exported);
     });
   }
+
+  for (const { name, command, args } of [node22, node24, bun, deno]) {
+    await t.test(`can be required from CommonJS by each of its names under ${name}, and is the same then`, async (t) => {
+      const program = join(project, "require.cjs");
+      await writeFile(
+        program,
+        `for (const name of process.argv.slice(2)) {
+          const required = require(name);
+          const text = Object.keys(required).join(" ");
+          import(name).then((imported) => console.log(imported === required ? text : name + " is there twice"));
+        }`,
+      );
+      const printed = await run(t, command, [...args, program, ...names], { cwd: project });
+      assert.deepEqual(printed.trim().split("\n"), exported);
+    });
+  }
+
+  await t.test("has no other names", async (t) => {
+    const others = files.filter((file) => file.endsWith(".js")).map((file) => posix.join(manifest.name, file));
+    const program = `for (const name of process.argv.slice(1)) await import(name).then(console.log, (e) => console.log(e.code));`;
+    const printed = await run(t, process.execPath, ["--input-type=module", "--eval", program, ...others], { cwd: project });
+    assert.deepEqual(printed.trim().split("\n"), others.map(() => "ERR_PACKAGE_PATH_NOT_EXPORTED"));
+  });
 
   await t.test("needs no other package", () => {
     const { dependencies, peerDependencies, optionalDependencies } = manifest;

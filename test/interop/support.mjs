@@ -4,13 +4,21 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, sep } from "node:path";
+import { join, posix, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The root of the repository. */
 export const root = fileURLToPath(new URL("../../", import.meta.url));
+
+const manifest = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
+
+/** Each name by which the package can be imported, and where the package says that it leads. */
+export const entries = Object.entries(manifest.exports).map(([subpath, targets]) => ({
+  name: posix.join(manifest.name, subpath),
+  targets,
+}));
 
 /** The folder of something installed for these checks. */
 export const installed = (name) => fileURLToPath(new URL(`node_modules/${name}`, import.meta.url));
@@ -82,6 +90,7 @@ export async function install(t) {
   const project = await temporaryFolder(t);
   const installedPackage = join(project, "node_modules", "allstop");
   await mkdir(installedPackage, { recursive: true });
+  await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
   await run(t, "npm", ["pack", "--pack-destination", project]);
   const [tarball] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
   await run(t, "tar", ["-xzf", join(project, tarball), "-C", installedPackage, "--strip-components", "1"]);

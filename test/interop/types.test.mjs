@@ -3,11 +3,12 @@
  * promised, in both ways to resolve modules, with and without the types of Node, and with every file checked.
  */
 import assert from "node:assert/strict";
-import { cp, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { cp, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { install, installed, run, temporaryFolder } from "./support.mjs";
+import ts from "typescript-5.4";
+import { entries, install, installed, run, temporaryFolder } from "./support.mjs";
 
 const consumer = fileURLToPath(new URL("consumer", import.meta.url));
 
@@ -31,13 +32,13 @@ const options = {
   exactOptionalPropertyTypes: true,
   noPropertyAccessFromIndexSignature: true,
   noUncheckedIndexedAccess: true,
+  noUnusedLocals: true,
   skipLibCheck: false,
   noEmit: true,
 };
 
 test("a consumer compiles", async (t) => {
   const { project: without } = await install(t);
-  await writeFile(join(without, "package.json"), JSON.stringify({ private: true, type: "module" }));
   await cp(consumer, join(without, "consumer"), { recursive: true });
 
   const withNodeTypes = await temporaryFolder(t);
@@ -51,27 +52,46 @@ test("a consumer compiles", async (t) => {
       for (const { name, nodeTypes, libraries } of environments) {
         await t.test(`with ${compiler}, ${resolution.moduleResolution}, ${name}`, async (t) => {
           const project = nodeTypes ? withNodeTypes : without;
-          const compilerOptions = { ...options, ...resolution, ...libraries };
-          await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["consumer"] }));
-          await run(t, process.execPath, [installed(`${compiler}/bin/tsc`)], { cwd: project });
+          await compile(t, compiler, project, ["consumer/*.ts"], { ...resolution, ...libraries });
         });
       }
     }
   }
 
-  await t.test("and uses every export", async () => {
-    const declared = await readFile(join(without, "node_modules/allstop/dist/index.d.ts"), "utf8");
-    const used = await readFile(join(consumer, "index.ts"), "utf8");
-    const exported = [...declared.matchAll(/^export (?:type )?\{(.*?)\} from/gms)].flatMap((match) => names(match[1]));
-    const imported = names(used.match(/import \{(.*?)\} from "allstop"/s)[1]);
-    assert.deepEqual(imported.sort(), exported.sort());
-  });
+  for (const { name } of entries) {
+    await t.test(`also one that imports nothing but ${name}, with the types of a browser`, async (t) => {
+      await writeFile(join(without, "alone.ts"), `export * from "${name}";`);
+      const { libraries } = environments.find((environment) => environment.name === "the types of a browser");
+      await compile(t, "typescript-7", without, ["alone.ts"], { ...resolutions[0], ...libraries });
+    });
+  }
+
+  const files = entries.map(({ name }) => join(without, "consumer", name === "allstop" ? "index.ts" : `${basename(name)}.ts`));
+  const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, types: [] });
+  for (const [index, { name }] of entries.entries()) {
+    await t.test(`that uses every export of ${name}`, () => {
+      const { imported, exported } = useOf(name, files[index], program);
+      assert.deepEqual(imported.sort(), exported.sort());
+    });
+  }
 });
 
-/** The names in a list such as `A, type B`. */
-function names(list) {
-  return list
-    .split(",")
-    .map((name) => name.replace("type ", "").trim())
-    .filter(Boolean);
+/** Compiles files of a project, without any error. */
+async function compile(t, compiler, project, include, moreOptions) {
+  const compilerOptions = { ...options, ...moreOptions };
+  await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include }));
+  await run(t, process.execPath, [installed(`${compiler}/bin/tsc`)], { cwd: project });
+}
+
+/** Finds out what a file imports of an entry of the package, and what that exports, types included. */
+function useOf(name, file, program) {
+  const { statements } = program.getSourceFile(file) ?? assert.fail(`there is no ${file}`);
+  const declaration = statements.find((each) => ts.isImportDeclaration(each) && each.moduleSpecifier.text === name);
+  assert.ok(declaration, `${file} does not import ${name}`);
+  const checker = program.getTypeChecker();
+  const module = checker.getSymbolAtLocation(declaration.moduleSpecifier);
+  return {
+    imported: declaration.importClause.namedBindings.elements.map((element) => element.name.text),
+    exported: checker.getExportsOfModule(module).map((symbol) => symbol.name),
+  };
 }

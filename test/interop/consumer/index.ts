@@ -132,21 +132,30 @@ export const errors: Error[] = [
 
 /** An event is told apart by its type; to forget one is an error of the compiler. */
 function observe(event: LifecycleEvent): void {
-  const manager: string = event.manager;
   switch (event.type) {
     case "task-started":
-      return note(manager, event.task, event.kind satisfies TaskKind);
+      return note(event.manager, event.task, event.kind satisfies TaskKind);
     case "task-ended":
       return note(event.task, event.kind, event.outcome satisfies TaskOutcome, event.error?.message, event.elapsed);
     case "stopping":
-      return note(explain(event.reason), ...event.pending);
+      return note(event.manager, explain(event.reason), ...event.pending);
     case "shutdown-timed-out":
     case "cleanup-timed-out":
-      return note(event.error.message, ...event.pending);
+      return note(event.manager, event.error.message, ...event.pending);
     case "cleanup-ended":
-      return note(event.hook, event.error?.message, event.elapsed.toFixed());
+      return note(event.manager, event.hook, event.error?.message, event.elapsed.toFixed());
     case "stopped":
-      return note(event.elapsed, ...event.failures.map((failure) => failure.source));
+      return note(event.manager, event.elapsed, ...event.failures.map((failure) => failure.source));
+    case "action-failed":
+      return note(event.task, event.error.message);
+    case "task-restarting":
+      return note(event.task, event.attempt.toFixed(), event.delay.toFixed(), event.error?.message);
+    case "task-restarted":
+      return note(event.task, event.attempt.toFixed());
+    case "task-healthy":
+      return note(event.task);
+    case "task-gave-up":
+      return note(event.task, event.restarts.toFixed(), event.error?.message);
     default:
       return event satisfies never;
   }

@@ -1,0 +1,578 @@
+/*
+ * What the batteries that need nothing of Node's promise, in short, checked by a program that runs on any runtime, with
+ * its timers and its signals. It prints a line for each check, then how many passed.
+ */
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+import { GroupTask } from "../../dist/group.js";
+import { Manager, ManagerStoppedError, PanicError, StopReason, TaskAlreadyStartedError } from "../../dist/index.js";
+import { LoopTask, PollTask, SignalTriggerTask } from "../../dist/repeat.js";
+import { backoff, RestartLimitError, RestartTask } from "../../dist/restart.js";
+import { ControlledTask, EventLog } from "../../dist/testing.js";
+import {
+  check,
+  countListeners,
+  never,
+  outcomes,
+  pause,
+  record,
+  rejectionOf,
+  rejects,
+  runChecks,
+  thrownBy,
+  untilAborted,
+} from "./checks.portable.mjs";
+
+const fact = (subpath, sentence, holds) =>
+  check(`${subpath}: ${sentence}`, async () => {
+    await holds();
+    assert.equal(process.listenerCount("SIGHUP"), 0);
+  });
+
+// Repeat
+
+fact("repeat", "a loop without a delay lets timers, signals and requests through", async () => {
+  const server = createServer((_, response) => response.end("hello"));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const manager = new Manager();
+  manager.cleanup(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const startedAt = performance.now();
+  let turns = 0;
+  manager.run(
+    new LoopTask(() => {
+      turns++;
+      if (performance.now() - startedAt > 5_000) throw new Error("nothing came through");
+    }),
+  );
+  await pause(1);
+  await hangUp();
+  const response = await fetch(`http://127.0.0.1:${server.address().port}/`);
+  assert.equal(await response.text(), "hello");
+  await manager.stop();
+  assert.ok(turns > 1, `${turns} turns`);
+});
+
+fact("repeat", "five ticks are on the grid, however late a timer or an action made the last", () =>
+  onceInTen(async () => {
+    assert.deepEqual(await ticks(5, { lasting: 0.6 }), [1, 2, 3, 4, 5]);
+  }),
+);
+
+fact("repeat", "an action of two and a half intervals is caught up for once", () =>
+  onceInTen(async () => {
+    assert.deepEqual(await ticks(4, { firstLasting: 2.5 }), [1, 3.5, 4, 5]);
+  }),
+);
+
+fact("repeat", "a poll at the start is none of the grid's", async () => {
+  const manager = new Manager();
+  let polls = 0;
+  manager.run(new PollTask(() => polls++, { interval: 60_000, runAtStart: true }));
+  await pause(5);
+  await manager.stop();
+  assert.equal(polls, 1);
+});
+
+fact("repeat", "a SIGHUP before the run is not lost, and five during an action cause one more", async () => {
+  const log = [];
+  let end;
+  const task = new SignalTriggerTask(async () => {
+    log.push("begins");
+    await new Promise((resolve) => (end = resolve));
+    log.push("ends");
+  });
+  await hangUp();
+  const manager = new Manager();
+  manager.run(task);
+  await until(() => log.length === 1);
+  for (let signal = 0; signal < 5; signal++) await hangUp();
+  end();
+  await until(() => log.length === 3);
+  end();
+  await pause(20);
+  assert.deepEqual(log, ["begins", "ends", "begins", "ends"]);
+
+  assert.equal(process.listenerCount("SIGHUP"), 1);
+  await manager.stop();
+  assert.equal(process.listenerCount("SIGHUP"), 0);
+});
+
+fact("repeat", "a trigger that is disposed of listens no more, and is not run", async () => {
+  const task = new SignalTriggerTask(() => assert.fail("called"), { signals: ["SIGHUP", "SIGUSR2"] });
+  assert.deepEqual([process.listenerCount("SIGHUP"), process.listenerCount("SIGUSR2")], [1, 1]);
+  task[Symbol.dispose]();
+  assert.deepEqual([process.listenerCount("SIGHUP"), process.listenerCount("SIGUSR2")], [0, 0]);
+  const error = await rejectionOf(task.run(new AbortController().signal));
+  assert.ok(error instanceof TaskAlreadyStartedError);
+});
+
+fact("repeat", "a signal that the system does not know never comes, or is refused by the runtime, as by Deno", () => {
+  const construct = () => new SignalTriggerTask(() => {}, { signals: ["SIGNONSENSE"] });
+  if ("Deno" in globalThis) assert.equal(String(thrownBy(construct)), "TypeError: Invalid signal: SIGNONSENSE");
+  else construct()[Symbol.dispose]();
+});
+
+/** One of each kind that calls its action now and then. */
+const repeating = (action, options) => [
+  new LoopTask(action, { delay: 1, ...options }),
+  new PollTask(action, { interval: 1, ...options }),
+  new SignalTriggerTask(action, options),
+];
+
+fact("repeat", "an action that fails is the failure of its task, or an event of that name, and is called again", async () => {
+  const error = new Error("no such order");
+  for (const task of repeating(() => Promise.reject(error))) {
+    const manager = new Manager({ name: "shop" });
+    manager.run(task);
+    await hangUp();
+    await rejects(manager.wait(), error);
+    assert.deepEqual(manager.failures, [{ source: `shop/${task.name}`, error }]);
+  }
+
+  let calls = 0;
+  const fails = () => {
+    calls++;
+    throw "no Error";
+  };
+  for (const task of repeating(fails, { onError: "continue", name: "orders" })) {
+    calls = 0;
+    const log = new EventLog();
+    const manager = new Manager({ name: "shop", onEvent: log.observe });
+    manager.run(task);
+    await until(async () => {
+      await hangUp();
+      return calls > 1;
+    });
+    await manager.stop();
+    const { task: name, error } = await log.until("action-failed");
+    assert.equal(name, "shop/orders");
+    assert.ok(error instanceof PanicError && error.cause === "no Error");
+  }
+});
+
+fact("repeat", "each action has a signal of its own, and none is called after the stop, not even the first", async () => {
+  const told = new AbortController();
+  told.abort();
+  for (const task of repeating(() => assert.fail("called"))) await task.run(told.signal);
+
+  const signals = [];
+  for (const task of repeating((signal) => signals.push(signal), { name: "watched" })) {
+    signals.length = 0;
+    const controller = new AbortController();
+    const listeners = countListeners(controller.signal);
+    const running = task.run(controller.signal);
+    assert.ok((await rejectionOf(task.run(controller.signal))) instanceof TaskAlreadyStartedError);
+    await until(async () => {
+      await hangUp();
+      return signals.length > 1;
+    });
+    assert.equal(new Set([...signals, controller.signal]).size, signals.length + 1);
+
+    controller.abort();
+    const called = signals.length;
+    await running;
+    await pause(5);
+    assert.equal(signals.length, called);
+    assert.ok(listeners.called <= 1, "it left listeners behind");
+    await task.run(told.signal); // It may run again.
+  }
+});
+
+fact("repeat", "a stop ends the longest of delays at once", async () => {
+  const long = [60_000, 2 ** 31, Infinity];
+  for (const milliseconds of long) {
+    const manager = new Manager();
+    manager.run(
+      new LoopTask(() => assert.fail("called"), { initialDelay: milliseconds }),
+      new LoopTask(() => {}, { delay: milliseconds }),
+      new PollTask(() => assert.fail("called"), { interval: milliseconds }),
+    );
+    await pause(2);
+    await manager.stop();
+  }
+});
+
+// Restart
+
+fact("restart", "N restarts are N + 1 runs; then it gives up, told under its full name", async () => {
+  const { events, onEvent } = record();
+  const manager = new Manager({ name: "shop", onEvent });
+  const error = new Error("connection refused");
+  let alive = 0;
+  async function consumer() {
+    assert.equal(++alive, 1);
+    await pause(1);
+    alive--;
+    throw error;
+  }
+  manager.run(new RestartTask(consumer, { maxRestarts: 2, delay: backoff({ base: 1 }) }));
+  const gaveUp = await rejectionOf(manager.wait());
+  assert.ok(gaveUp instanceof RestartLimitError);
+  assert.deepEqual([gaveUp.name, gaveUp.task, gaveUp.restarts], ["RestartLimitError", "shop/consumer", 2]);
+  assert.equal(gaveUp.message, "Gave up on shop/consumer after 2 restarts");
+  assert.equal(gaveUp.cause, error);
+  assert.deepEqual(told(events), [
+    "task-started shop/consumer",
+    "task-restarting shop/consumer 1",
+    "task-restarted shop/consumer 1",
+    "task-restarting shop/consumer 2",
+    "task-restarted shop/consumer 2",
+    "task-gave-up shop/consumer 2",
+    "task-ended shop/consumer failed",
+    "stopping shop",
+    "stopped shop",
+  ]);
+});
+
+fact("restart", "whatever is thrown, and a run without a promise, is a failure; a return is none", async () => {
+  const ways = {
+    throws() {
+      throw new Error("at once");
+    },
+    rejects: () => Promise.reject(new Error("later")),
+    throwsNoError() {
+      throw null;
+    },
+    forgets() {},
+  };
+  for (const [way, run] of Object.entries(ways)) {
+    let runs = 0;
+    const task = (signal) => (++runs === 3 ? Promise.resolve("done") : run(signal));
+    const value = await new RestartTask(task, { delay: 0 }).run(new AbortController().signal);
+    assert.deepEqual([runs, value], [3, "done"], way);
+  }
+});
+
+fact("restart", "restarts without a delay let a timer through", async () => {
+  const startedAt = performance.now();
+  const manager = new Manager();
+  const policy = () => performance.now() - startedAt < 5_000;
+  manager.run(new RestartTask(async () => {}, { policy, maxRestarts: Infinity, delay: 0 }));
+  await pause(1);
+  assert.equal(manager.signal.aborted, false, "it was held up until there were no more restarts");
+  await manager.stop();
+});
+
+fact("restart", "a stop in a delay restarts nothing, is told at once, and is a clean end", async () => {
+  const log = new EventLog();
+  const manager = new Manager({ onEvent: log.observe });
+  const failing = new ControlledTask();
+  const task = new RestartTask(failing, { delay: 60_000 });
+  manager.run(task);
+  assert.deepEqual([task.name, task.status, task.restarts], ["controlled", "running", 0]);
+  failing.fail(new Error("connection lost"));
+  await log.until("task-restarting");
+  assert.deepEqual([task.status, task.restarts], ["restarting", 1]);
+  await manager.stop();
+  assert.equal(task.status, "stopped");
+  assert.deepEqual(told(log.events).slice(2), ["stopping", "task-ended controlled returned", "stopped"]);
+});
+
+fact("restart", "a run that stays up is healthy: the count begins again, but not that of a span of time", async () => {
+  const log = new EventLog();
+  const manager = new Manager({ name: "shop", onEvent: log.observe });
+  let runs = 0;
+  const connect = async (signal) => {
+    if (++runs === 1) throw new Error("refused");
+    await sleep(60_000, undefined, { signal });
+  };
+  const task = new RestartTask({ name: "db", run: connect }, { delay: 1, healthyAfter: 5 });
+  manager.run(task);
+  assert.equal((await log.until("task-healthy")).task, "shop/db");
+  assert.deepEqual([task.status, task.restarts], ["running", 0]);
+  await manager.stop();
+
+  let starts = 0;
+  const fails = async () => {
+    starts++;
+    await pause(10);
+    throw new Error("connection lost");
+  };
+  const limited = new RestartTask(fails, { maxRestarts: 2, within: 60_000, delay: 0, healthyAfter: 1 });
+  assert.ok((await rejectionOf(limited.run(new AbortController().signal))) instanceof RestartLimitError);
+  assert.equal(starts, 3);
+});
+
+fact("restart", "each run has a signal of its own, and the one that was given is left without listeners", async () => {
+  const controller = new AbortController();
+  const listeners = countListeners(controller.signal);
+  const signals = new Set();
+  const task = new RestartTask(async (signal) => signals.add(signal), { policy: "always", maxRestarts: 4, delay: 0 });
+  const gaveUp = await rejectionOf(task.run(controller.signal));
+  assert.equal("cause" in gaveUp, false);
+  assert.equal(signals.size, 5);
+  assert.ok(listeners.added > 0);
+  controller.abort();
+  assert.equal(listeners.called, 0);
+});
+
+fact("restart", "backoff doubles up to its limit, less a share at random", () => {
+  const exact = backoff({ base: 100, max: 500, jitter: 0 });
+  assert.deepEqual([1, 2, 3, 4, 5_000].map(exact), [100, 200, 400, 500, 500]);
+  assert.equal(backoff({ base: 0 })(5_000), 0);
+  const jittered = Array.from({ length: 100 }, () => backoff({ base: 100, jitter: 0.5 })(2));
+  assert.ok(jittered.every((delay) => delay > 100 && delay <= 200));
+  assert.ok(new Set(jittered).size > 1);
+});
+
+// Group
+
+fact("group", "a group inside a RestartTask is restarted as a whole, with full names", async () => {
+  const { events, onEvent } = record();
+  const shop = new Manager({ name: "shop", onEvent });
+  const error = new Error("connection reset");
+  let connections = 0;
+  const orders = new GroupTask("orders", (group) => {
+    connections++;
+    group.cleanup(function disconnect() {});
+    group.run({ name: "writer", run: untilAborted });
+    group.run(async function reader() {
+      if (connections === 1) throw error;
+      await pause(1);
+      shop.stop();
+    });
+  });
+  shop.run(new RestartTask(orders, { delay: 1 }));
+  await shop.wait();
+  assert.deepEqual(orders.failures, []);
+  assert.deepEqual(told(events), [
+    "task-started shop/orders",
+    "task-started shop/orders/writer",
+    "task-started shop/orders/reader",
+    "task-ended shop/orders/reader failed",
+    "stopping shop/orders",
+    "task-ended shop/orders/writer returned",
+    "cleanup-ended disconnect",
+    "stopped shop/orders",
+    "task-restarting shop/orders 1",
+    "task-restarted shop/orders 1",
+    "task-started shop/orders/writer",
+    "task-started shop/orders/reader",
+    "stopping shop",
+    "stopping shop/orders",
+    "task-ended shop/orders/writer returned",
+    "task-ended shop/orders/reader returned",
+    "cleanup-ended disconnect",
+    "stopped shop/orders",
+    "task-ended shop/orders returned",
+    "stopped shop",
+  ]);
+});
+
+fact("group", "three deep, the inner hooks run first, and the reason is passed on", async () => {
+  const cleaned = [];
+  const reasons = new Set();
+  const nest = (group, [name, ...names]) => {
+    group.cleanup(() => cleaned.push(group.pending.length));
+    group.cleanup(() => cleaned.push(name ?? "innermost"));
+    if (name) group.run(new GroupTask(name, (inner) => nest(inner, names)));
+    else group.run({ name: "x", run: (signal) => untilAborted(signal).then(() => reasons.add(signal.reason)) });
+  };
+  const { events, onEvent } = record();
+  const manager = new Manager({ onEvent });
+  nest(manager, ["a", "b", "c"]);
+  await manager.stop("a reason");
+  assert.deepEqual(cleaned, ["innermost", 0, "c", 0, "b", 0, "a", 0]);
+  assert.deepEqual([...reasons], ["a reason"]);
+  assert.ok(told(events).includes("task-ended a/b/c/x returned"));
+});
+
+fact("group", "its first failure is its own, and it keeps all of them", async () => {
+  const [first, second] = [new Error("first"), new Error("second")];
+  const group = new GroupTask("orders", async (orders) => {
+    orders.run(async function late(signal) {
+      await untilAborted(signal);
+      throw second;
+    });
+    await pause(1);
+    throw first;
+  });
+  const shop = new Manager({ name: "shop" });
+  shop.run(group);
+  await rejects(shop.wait(), first);
+  assert.deepEqual(shop.failures, [{ source: "shop/orders", error: first }]);
+  assert.deepEqual(group.failures, [
+    { source: "shop/orders", error: first },
+    { source: "shop/orders/late", error: second },
+  ]);
+});
+
+fact("group", "a stop while it is filled waits for that, and is a clean end", async () => {
+  const { events, onEvent } = record();
+  const manager = new Manager({ onEvent });
+  let refused;
+  manager.run(
+    new GroupTask("slow", async (group) => {
+      await untilAborted(group.signal);
+      await pause(5);
+      refused = thrownBy(() => group.run(never));
+      throw refused;
+    }),
+  );
+  await manager.stop();
+  assert.ok(refused instanceof ManagerStoppedError);
+  assert.deepEqual(outcomes(events), ["returned"]);
+});
+
+// Testing
+
+fact("testing", "a ControlledTask tells what happens to it, ends when told to, and runs once", async () => {
+  const log = new EventLog();
+  const manager = new Manager({ onEvent: log.observe });
+  const error = new Error("connection lost");
+  const [server, deaf, consumer] = [
+    new ControlledTask("server"),
+    new ControlledTask("deaf", { ignoreAbort: true }),
+    new ControlledTask("consumer"),
+  ];
+  manager.run(server, deaf, consumer);
+  assert.equal((await server.started).aborted, false);
+  consumer.fail(error);
+  await Promise.all([server.aborted, deaf.aborted]);
+  await log.until("task-ended", ({ task }) => task === "server");
+  assert.deepEqual(manager.pending, ["deaf"]);
+  deaf.return();
+  await rejects(manager.wait(), error);
+
+  const again = await rejectionOf(server.run(new AbortController().signal));
+  assert.ok(again instanceof TaskAlreadyStartedError && again.task === "server");
+  const early = new ControlledTask();
+  early.fail(error);
+  await pause(1); // in which its rejection would be unhandled
+  await rejects(early.run(new AbortController().signal), error);
+});
+
+fact("testing", "an EventLog keeps all events, and waits for one", async () => {
+  const log = new EventLog();
+  const manager = new Manager({ name: "shop", onEvent: log.observe });
+  const stopped = log.until("stopped");
+  const cleaned = log.until("cleanup-ended", ({ hook }) => hook === "first");
+  manager.cleanup(function first() {});
+  manager.cleanup(function last() {});
+  manager.run(async function greet() {});
+  manager.wait();
+  assert.equal(await log.until("task-started"), log.events[0]);
+  assert.equal((await cleaned).hook, "first");
+  assert.equal(await stopped, log.events.at(-1));
+  assert.ok((await log.until("stopping")).reason instanceof StopReason);
+});
+
+// All of them
+
+fact("all", "their own observer hears them, and not that of the manager", async () => {
+  const [own, outer] = [new EventLog(), new EventLog()];
+  const manager = new Manager({ name: "shop", onEvent: outer.observe });
+  const { observe: onEvent } = own;
+  const fails = async () => {
+    throw new Error("connection lost");
+  };
+  manager.run(
+    new LoopTask(fails, { onError: "continue", delay: 60_000, onEvent }),
+    new RestartTask({ name: "db", run: fails }, { delay: 60_000, onEvent }),
+    new GroupTask("orders", (group) => group.run({ name: "x", run: untilAborted }), { onEvent }),
+  );
+  await own.until("task-restarting");
+  await manager.stop();
+  assert.deepEqual(told(own.events).sort(), [
+    "action-failed shop/loop",
+    "stopped shop/orders",
+    "stopping shop/orders",
+    "task-ended shop/orders/x returned",
+    "task-restarting shop/db 1",
+    "task-started shop/orders/x",
+  ]);
+  assert.equal(outer.events.length, 8);
+  assert.ok(outer.events.every(({ type }) => ["task-started", "task-ended", "stopping", "stopped"].includes(type)));
+});
+
+fact("all", "bad input is refused, in the same words everywhere", () => {
+  const f = () => {};
+  const refusals = [
+    () => new LoopTask(),
+    () => new LoopTask(f, { delay: -1 }),
+    () => new LoopTask(f, { onError: "ignore" }),
+    () => new PollTask(f, { interval: 0 }),
+    () => new SignalTriggerTask(f, { signals: [] }),
+    () => new SignalTriggerTask(f, { signals: ["SIGKILL"] }),
+    () => new RestartTask({}),
+    () => new RestartTask(f, { policy: "sometimes" }),
+    () => new RestartTask(f, { maxRestarts: -1 }),
+    () => backoff({ jitter: 2 }),
+    () => new GroupTask("group"),
+    () => new GroupTask("group", f, { limit: 0.5 }),
+    () => new ControlledTask(1),
+  ].map((construct) => String(thrownBy(construct)));
+  assert.deepEqual(refusals, [
+    "TypeError: Cannot create a LoopTask: action must be of type function, got undefined",
+    "RangeError: Cannot create a LoopTask: delay must be 0 or more milliseconds, got -1",
+    'RangeError: Cannot create a LoopTask: onError must be "stop" or "continue", got "ignore"',
+    "RangeError: Cannot create a PollTask: interval must be above 0 milliseconds, got 0",
+    "TypeError: Cannot create a SignalTriggerTask: signals must be a list of catchable ones such as SIGTERM, got []",
+    'TypeError: Cannot create a SignalTriggerTask: signals must be a list of catchable ones such as SIGTERM, got ["SIGKILL"]',
+    "TypeError: Cannot create a RestartTask: it must be a function or have a run method, got [object Object]",
+    'RangeError: Cannot create a RestartTask: policy must be "on-failure", "always", "never" or a function, got "sometimes"',
+    "RangeError: Cannot create a RestartTask: maxRestarts must be a whole number, 0 or more, got -1",
+    "RangeError: Cannot create a backoff: jitter must be from 0 to 1, got 2",
+    "TypeError: Cannot create a GroupTask: fill must be of type function, got undefined",
+    "RangeError: Cannot create a Manager: limit must be a whole number above 0, got 0.5",
+    "TypeError: Cannot create a ControlledTask: name must be of type string, got 1",
+  ]);
+});
+
+await runChecks();
+
+// Helpers
+
+/** An event in a few words: its type, whom it is about, and how often or how. */
+function told(events) {
+  return events.map(({ type, manager, task, hook, attempt, restarts, outcome }) =>
+    [type, task ?? hook ?? manager, attempt ?? restarts ?? outcome].filter(Boolean).join(" "),
+  );
+}
+
+/** Sends this process a SIGHUP, and waits for it to arrive. */
+async function hangUp() {
+  let received = false;
+  process.once("SIGHUP", () => (received = true));
+  process.kill(process.pid, "SIGHUP");
+  await until(() => received);
+}
+
+async function until(isTrue) {
+  while (!(await isTrue())) await pause(1);
+}
+
+/** When a PollTask called its action, in intervals since the start; a little late is rounded down to a half. */
+async function ticks(count, { lasting = 0.1, firstLasting = lasting }) {
+  const interval = 40;
+  const starts = [];
+  const controller = new AbortController();
+  const startedAt = performance.now();
+  const poll = async () => {
+    const passed = performance.now() - startedAt;
+    // A timer may be a millisecond early.
+    const start = Math.floor(((passed + 1) / interval) * 2) / 2;
+    assert.ok(passed - start * interval < interval / 4, `late: ${passed} ms`);
+    starts.push(start);
+    await pause(interval * (starts.length === 1 ? firstLasting : lasting));
+    if (starts.length === count) controller.abort();
+  };
+  await new PollTask(poll, { interval }).run(controller.signal);
+  return starts;
+}
+
+/** A busy machine may be late: what real clocks decide has to hold once in ten attempts. */
+async function onceInTen(attempt) {
+  for (let attempts = 1; attempts < 10; attempts++) {
+    try {
+      return await attempt();
+    } catch {
+      // It may have been the machine.
+    }
+  }
+  return attempt();
+}
