@@ -45,7 +45,7 @@ export class TaskAlreadyStartedError extends Error {
   declare readonly task: string;
 
   constructor(task: string) {
-    super(`Cannot run ${task}: it has already been started`);
+    super(`Cannot run ${task}: it has already started`);
     this.task = task;
   }
 

@@ -59,7 +59,7 @@ export class OsSignalTask implements Task, Disposable {
   /**
    * @throws {TypeError} If `signals` is no list of names that start with `SIG`, is empty, or has one that nobody can
    * catch, such as SIGKILL; or if `onSignal` is no function.
-   * @throws {Error} Where there is no process that receives signals, as in a browser.
+   * @throws {Error} Where there is no process with signals, as in a browser.
    */
   constructor(options: OsSignalOptions = {}) {
     const action = "create an OsSignalTask";

@@ -45,17 +45,17 @@ abstract class RepeatTask implements Task {
   #running = false;
 
   constructor(what: string, action: Action, options: RepeatOptions, fallback: string, repeat: Repeat) {
-    const { onEvent, onError = "stop", name = fallback } = options;
+    const { name = fallback, onError = "stop", onEvent } = options;
     checkType(what, "action", "function", action);
     checkType(what, "name", "string", name);
     checkType(what, "onError", "string", onError);
     const isKnown = onError === "stop" || onError === "continue";
     check(isKnown, what, 'onError must be "stop" or "continue"', onError, RangeError);
-    this.#repeat = repeat;
-    this.#onEvent = observer(what, onEvent);
-    this.#onError = onError;
-    this.#action = action;
     this.name = name;
+    this.#action = action;
+    this.#onError = onError;
+    this.#onEvent = observer(what, onEvent);
+    this.#repeat = repeat;
   }
 
   /**
@@ -64,17 +64,18 @@ abstract class RepeatTask implements Task {
    * @throws {TaskAlreadyStartedError} If it is running.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const place = placeOf(signal, this.name, this.#onEvent);
-    const { task, onEvent } = place;
+    const { task, onEvent } = placeOf(signal, this.name, this.#onEvent);
     if (this.#running) throw new TaskAlreadyStartedError(task);
     this.#running = true;
     const act = async (): Promise<boolean> => {
       try {
-        if (!signal.aborted) await callInPlace(place, signal, this.#action);
+        if (!signal.aborted) await callInPlace({ task, onEvent }, signal, this.#action);
       } catch (thrown) {
         const error = failureOf(thrown, signal);
-        if (error && this.#onError === "stop") throw error;
-        else if (error) onEvent?.({ type: "action-failed", task, error });
+        if (error) {
+          if (this.#onError === "stop") throw error;
+          onEvent?.({ type: "action-failed", task, error });
+        }
       }
       return !signal.aborted;
     };
@@ -246,7 +247,7 @@ export class SignalTriggerTask extends RepeatTask implements Disposable {
    * @throws {TypeError} If the action is no function, an option has the wrong type, or `signals` is no list of names
    * that start with `SIG`, is empty, or has one that nobody can catch, such as SIGKILL.
    * @throws {RangeError} If `onError` is not known.
-   * @throws {Error} Where there is no process that receives signals, as in a browser.
+   * @throws {Error} Where there is no process with signals, as in a browser.
    */
   constructor(action: Action, options: SignalTriggerOptions = {}) {
     const what = "create a SignalTriggerTask";

@@ -19,7 +19,7 @@ const subjects: [string, () => Error, string, object][] = [
   [
     "TaskAlreadyStartedError",
     () => new TaskAlreadyStartedError("http"),
-    "Cannot run http: it has already been started",
+    "Cannot run http: it has already started",
     { task: "http" },
   ],
   ["PanicError", () => new PanicError("x"), 'Panicked with "x"', {}],

@@ -91,7 +91,7 @@ test("the root entry needs nothing of Node's: the Manager runs in a realm that h
   );
   expect(print.mock.calls.flat()).toEqual([
     "task-started",
-    "Cannot create an OsSignalTask: there is no process that receives signals",
+    "Cannot create an OsSignalTask: there is no process with signals",
     "stopping",
     "task-ended",
     "hook",

@@ -32,7 +32,7 @@ afterEach(async () => {
 });
 
 const usr2 = { signals: ["SIGUSR2"] };
-const refusal = "Cannot create an OsSignalTask: signals must be a list of catchable ones such as SIGTERM, got ";
+const refusal = "Cannot create an OsSignalTask: signals must be catchable, such as SIGTERM, got ";
 const hangs = (): Promise<never> => new Promise(() => {});
 const throwing = (value: unknown) => (): never => {
   throw value;
@@ -453,7 +453,7 @@ describe("One run", () => {
     expect(second.end).toBeInstanceOf(TaskAlreadyStartedError);
     expect(second.end).toMatchObject({
       name: "TaskAlreadyStartedError",
-      message: "Cannot run os-signal: it has already been started",
+      message: "Cannot run os-signal: it has already started",
       task: "os-signal",
     });
     expect(Object.keys(second.end as object)).toEqual(["task"]);
@@ -606,7 +606,7 @@ describe("Bad options", () => {
       Object.defineProperty(globalThis, "process", nodes);
     }
     expect((thrown as Error).constructor).toBe(Error);
-    const message = "Cannot create an OsSignalTask: there is no process that receives signals";
+    const message = "Cannot create an OsSignalTask: there is no process with signals";
     expect((thrown as Error).message).toBe(message);
   });
 });

@@ -1068,7 +1068,7 @@ describe("A SignalTriggerTask", () => {
     } finally {
       Object.defineProperty(globalThis, "process", nodes);
     }
-    const message = "Cannot create a SignalTriggerTask: there is no process that receives signals";
+    const message = "Cannot create a SignalTriggerTask: there is no process with signals";
     expect([(thrown as Error).constructor, (thrown as Error).message]).toEqual([Error, message]);
   });
 });

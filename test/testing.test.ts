@@ -234,7 +234,7 @@ describe("ControlledTask", () => {
     const [how, refusal] = await stateOf(task.run(second.signal));
     expect(how).toBe("rejected");
     expect(refusal).toBeInstanceOf(TaskAlreadyStartedError);
-    expect(refusal).toMatchObject({ task: "http", message: "Cannot run http: it has already been started" });
+    expect(refusal).toMatchObject({ task: "http", message: "Cannot run http: it has already started" });
     expect(await task.started).toBe(first.signal);
     expect(await stateOf(task.aborted)).toEqual(pending);
     expect(await stateOf(run)).toEqual(pending);
@@ -260,7 +260,7 @@ describe("ControlledTask", () => {
     manager.run(task, task);
     const refusal = await manager.wait().catch((thrown: unknown) => thrown);
     expect(refusal).toBeInstanceOf(TaskAlreadyStartedError);
-    expect(refusal).toMatchObject({ task: "api/http", message: "Cannot run api/http: it has already been started" });
+    expect(refusal).toMatchObject({ task: "api/http", message: "Cannot run api/http: it has already started" });
     expect(manager.failures).toEqual([{ source: "api/http", error: refusal }]);
   });
 

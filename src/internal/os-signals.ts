@@ -14,7 +14,7 @@ const CATCHABLE = /^SIG(?!KILL|STOP)/;
  *
  * @returns What takes all listeners off again.
  * @throws {TypeError} If `signals` is no list of names that start with `SIG`, is empty, or has one nobody can catch.
- * @throws {Error} Where there is no process that receives signals.
+ * @throws {Error} Where there is no process with signals.
  */
 export function onOsSignal(
   action: string,
@@ -24,12 +24,17 @@ export function onOsSignal(
   // Each knows its name, which `process.emit` does not tell.
   const listeners = new Map(Array.from(signals ?? [], (name) => [name, () => listener(name)]));
   const areNames = listeners.size > 0 && [...listeners.keys()].every((name) => CATCHABLE.test(name));
-  check(areNames, action, "signals must be a list of catchable ones such as SIGTERM", signals);
+  check(areNames, action, "signals must be catchable, such as SIGTERM", signals);
 
   // A browser has no process, whatever the types of Node say, and nothing but these two methods is used of it.
   const source = globalThis.process as SignalSource | undefined;
-  if (!source?.on) throw new Error(`Cannot ${action}: there is no process that receives signals`);
+  if (!source?.on) throw new Error(`Cannot ${action}: there is no process with signals`);
 
-  listeners.forEach((listen, name) => void source.on(name, listen));
-  return () => listeners.forEach((listen, name) => void source.removeListener(name, listen));
+  listeners.forEach((listen, name) => {
+    source.on(name, listen);
+  });
+  return () =>
+    listeners.forEach((listen, name) => {
+      source.removeListener(name, listen);
+    });
 }
