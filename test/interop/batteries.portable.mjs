@@ -123,7 +123,7 @@ const repeating = (action, options) => [
   new SignalTriggerTask(action, options),
 ];
 
-fact("repeat", "an action that fails is the failure of its task, or an event of that name, and is called again", async () => {
+fact("repeat", "an action that fails is the failure of its task, or an event, and is called again", async () => {
   const error = new Error("no such order");
   for (const task of repeating(() => Promise.reject(error))) {
     const manager = new Manager({ name: "shop" });
@@ -154,7 +154,7 @@ fact("repeat", "an action that fails is the failure of its task, or an event of 
   }
 });
 
-fact("repeat", "each action has a signal of its own, and none is called after the stop, not even the first", async () => {
+fact("repeat", "each action has a signal of its own; none is called after the stop, not even the first", async () => {
   const told = new AbortController();
   told.abort();
   for (const task of repeating(() => assert.fail("called"))) await task.run(told.signal);
@@ -491,6 +491,7 @@ fact("all", "their own observer hears them, and not that of the manager", async 
 
 fact("all", "bad input is refused, in the same words everywhere", () => {
   const f = () => {};
+  const ofPolicy = 'policy must be "on-failure", "always", "never" or a function';
   const refusals = [
     () => new LoopTask(),
     () => new LoopTask(f, { delay: -1 }),
@@ -514,7 +515,7 @@ fact("all", "bad input is refused, in the same words everywhere", () => {
     "TypeError: Cannot create a SignalTriggerTask: signals must be catchable, such as SIGTERM, got []",
     'TypeError: Cannot create a SignalTriggerTask: signals must be catchable, such as SIGTERM, got ["SIGKILL"]',
     "TypeError: Cannot create a RestartTask: it must be a function or have a run method, got [object Object]",
-    'RangeError: Cannot create a RestartTask: policy must be "on-failure", "always", "never" or a function, got "sometimes"',
+    `RangeError: Cannot create a RestartTask: ${ofPolicy}, got "sometimes"`,
     "RangeError: Cannot create a RestartTask: maxRestarts must be a whole number, 0 or more, got -1",
     "RangeError: Cannot create a backoff: jitter must be from 0 to 1, got 2",
     "TypeError: Cannot create a GroupTask: fill must be of type function, got undefined",

@@ -1,6 +1,6 @@
 /*
- * What the programs that check something on any runtime share: a runner that prints a line for each check, then how many
- * passed, and what their checks are made of.
+ * What the programs that check something on any runtime share: a runner that prints a line for each check, then how
+ * many passed, and what their checks are made of.
  */
 import assert from "node:assert/strict";
 

@@ -5,7 +5,19 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { test } from "node:test";
-import { bun, deno, entries, install, listFiles, node, node22, node24, root, run } from "./support.mjs";
+import {
+  bun,
+  deno,
+  entries,
+  install,
+  listFiles,
+  node,
+  node22,
+  node24,
+  root,
+  run,
+  temporaryFolder,
+} from "./support.mjs";
 
 test("the package", async (t) => {
   const { project, installedPackage } = await install(t);
@@ -48,40 +60,49 @@ test("the package", async (t) => {
   const exported = await Promise.all(
     entries.map(async ({ targets }) => Object.keys(await import(join(installedPackage, targets.default))).join(" ")),
   );
+  const printedBy = async (t, { command, args }, program) => {
+    const env = { DENO_DIR: await temporaryFolder(t) };
+    const printed = await run(t, command, [...args, join(project, program), ...names], { cwd: project, env });
+    return printed.trim().split("\n");
+  };
 
-  for (const { name, command, args } of [node, node22, node24, bun, deno]) {
-    await t.test(`can be imported by each of its names under ${name}`, async (t) => {
-      const program = join(project, "import.mjs");
-      await writeFile(
-        program,
-        `for (const name of process.argv.slice(2)) console.log(Object.keys(await import(name)).join(" "));`,
-      );
-      const printed = await run(t, command, [...args, program, ...names], { cwd: project });
-      assert.deepEqual(printed.trim().split("\n"), exported);
+  await writeFile(
+    join(project, "import.mjs"),
+    `for (const name of process.argv.slice(2)) console.log(Object.keys(await import(name)).join(" "));`,
+  );
+  for (const runtime of [node, node22, node24, bun, deno]) {
+    await t.test(`can be imported by each of its names under ${runtime.name}`, async (t) => {
+      assert.deepEqual(await printedBy(t, runtime, "import.mjs"), exported);
     });
   }
 
-  for (const { name, command, args } of [node22, node24, bun, deno]) {
-    await t.test(`can be required from CommonJS by each of its names under ${name}, and is the same then`, async (t) => {
-      const program = join(project, "require.cjs");
-      await writeFile(
-        program,
-        `for (const name of process.argv.slice(2)) {
-          const required = require(name);
-          const text = Object.keys(required).join(" ");
-          import(name).then((imported) => console.log(imported === required ? text : name + " is there twice"));
-        }`,
-      );
-      const printed = await run(t, command, [...args, program, ...names], { cwd: project });
-      assert.deepEqual(printed.trim().split("\n"), exported);
+  await writeFile(
+    join(project, "require.cjs"),
+    `(async () => {
+      for (const name of process.argv.slice(2)) {
+        const required = require(name);
+        console.log(required === (await import(name)) ? Object.keys(required).join(" ") : name + " is there twice");
+      }
+    })();`,
+  );
+  for (const runtime of [node22, node24, bun, deno]) {
+    await t.test(`can be required from CommonJS, and is there once, under ${runtime.name}`, async (t) => {
+      assert.deepEqual(await printedBy(t, runtime, "require.cjs"), exported);
     });
   }
 
   await t.test("has no other names", async (t) => {
     const others = files.filter((file) => file.endsWith(".js")).map((file) => posix.join(manifest.name, file));
-    const program = `for (const name of process.argv.slice(1)) await import(name).then(console.log, (e) => console.log(e.code));`;
-    const printed = await run(t, process.execPath, ["--input-type=module", "--eval", program, ...others], { cwd: project });
-    assert.deepEqual(printed.trim().split("\n"), others.map(() => "ERR_PACKAGE_PATH_NOT_EXPORTED"));
+    const program = `
+      for (const name of process.argv.slice(1)) {
+        await import(name).then(console.log, (error) => console.log(error.code));
+      }`;
+    const args = ["--input-type=module", "--eval", program, ...others];
+    const printed = await run(t, process.execPath, args, { cwd: project });
+    assert.deepEqual(
+      printed.trim().split("\n"),
+      others.map(() => "ERR_PACKAGE_PATH_NOT_EXPORTED"),
+    );
   });
 
   await t.test("needs no other package", () => {

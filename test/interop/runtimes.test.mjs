@@ -97,7 +97,7 @@ for (const { name, command, args } of [node, node22, node24, bun, deno]) {
       assert.equal(stdout, "cleaned up\nends with 0 listeners\n");
     });
 
-    await t.test("a service reloads on SIGHUP, which has its default action again when the task has ended", async (t) => {
+    await t.test("a service reloads on SIGHUP, which has its default action again after that task", async (t) => {
       const service = startProgram(t, "signal-trigger.portable.mjs");
       await service.printed("idle\n");
       service.kill("SIGHUP");

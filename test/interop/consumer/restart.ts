@@ -16,7 +16,8 @@ import {
 
 const growth: BackoffOptions = { base: 100, factor: 1.5, max: 60_000, jitter: 0 };
 const delay: (attempt: number) => number = backoff(growth);
-const delays: RestartDelay[] = [1_000, delay, (attempt, error) => (error?.name === "TypeError" ? Infinity : attempt * 10)];
+const unlessWrong: RestartDelay = (attempt, error) => (error?.name === "TypeError" ? Infinity : attempt * 10);
+const delays: RestartDelay[] = [1_000, delay, unlessWrong];
 const unlessDone = ({ outcome, error }: RunEnd): boolean => outcome === "failed" && error?.message !== "done";
 const policies: RestartPolicy[] = ["on-failure", "always", "never", unlessDone, (end) => end.error !== undefined];
 
@@ -58,12 +59,14 @@ export async function main(): Promise<void> {
   console.log(task.name.toUpperCase(), statuses[task.status], task.restarts.toFixed());
   const value: unknown = await task.run(manager.signal);
   await manager.wait().catch((error: unknown) => {
-    if (error instanceof RestartLimitError) console.log(value, error.task, error.restarts.toFixed(), error.cause, error.name);
+    if (!(error instanceof RestartLimitError)) throw error;
+    console.log(value, error.task.toUpperCase(), error.restarts.toFixed(), error.cause, error.name);
   });
 }
 
 export const errors: Error[] = [new RestartLimitError("db", 3), new RestartLimitError("db", 3, new Error("refused"))];
 
 function observe(event: LifecycleEvent): void {
-  if (event.type === "task-gave-up") console.log(event.task.toUpperCase(), event.restarts.toFixed(), event.error?.message);
+  if (event.type !== "task-gave-up") return;
+  console.log(event.task.toUpperCase(), event.restarts.toFixed(), event.error?.message);
 }
