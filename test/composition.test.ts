@@ -1,6 +1,4 @@
 import { getEventListeners } from "node:events";
-// Not the global one, which is faked.
-import { setImmediate } from "node:timers/promises";
 import {
   type Failure,
   type LifecycleEvent,
@@ -20,24 +18,19 @@ import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
 import { settle } from "./support/settle.ts";
+import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
+useNoUnhandledRejections();
 useFakeTime();
 
 /** Stops what a test runs by hand; whatever that is, it must leave no listener on the signal. */
 let outer: AbortController;
-let unhandled: unknown[];
-const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
 
 beforeEach(() => {
   outer = new AbortController();
-  unhandled = [];
-  process.on("unhandledRejection", noteUnhandled);
 });
 
-afterEach(async () => {
-  await setImmediate();
-  process.off("unhandledRejection", noteUnhandled);
-  expect(unhandled).toEqual([]);
+afterEach(() => {
   expect(getEventListeners(outer.signal, "abort")).toEqual([]);
   expect(process.listenerCount("SIGUSR2")).toBe(0);
 });

@@ -15,22 +15,17 @@ import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
+import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
-let unhandled: unknown[];
-const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
+useNoUnhandledRejections();
 
 beforeEach(() => {
-  unhandled = [];
-  process.on("unhandledRejection", noteUnhandled);
   vi.useFakeTimers();
 });
 
-afterEach(async () => {
+afterEach(() => {
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
-  await new Promise((resolve) => setImmediate(resolve));
-  process.off("unhandledRejection", noteUnhandled);
-  expect(unhandled).toEqual([]);
 });
 
 /** A line of a log: the level, the message, the fields. */

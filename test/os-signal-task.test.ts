@@ -8,27 +8,21 @@ import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
 import { thrownBy } from "./support/thrown-by.ts";
+import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
 useRunsByHand();
 useOsSignals();
-
-let unhandled: unknown[];
-const noteUnhandled = (reason: unknown): void => void unhandled.push(reason);
+useNoUnhandledRejections();
 
 beforeEach(() => {
-  unhandled = [];
-  process.on("unhandledRejection", noteUnhandled);
   vi.useFakeTimers();
 });
 
-afterEach(async () => {
+afterEach(() => {
   // What is there for the signals that a test sent is there for 500 ms at most.
   vi.advanceTimersByTime(500);
   expect(vi.getTimerCount()).toBe(0);
   vi.useRealTimers();
-  await new Promise((resolve) => setImmediate(resolve));
-  process.off("unhandledRejection", noteUnhandled);
-  expect(unhandled).toEqual([]);
 });
 
 const usr2 = { signals: ["SIGUSR2"] };
