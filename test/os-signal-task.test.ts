@@ -3,7 +3,14 @@ import { Manager, OsSignalTask, PanicError, TaskAlreadyStartedError } from "alls
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
-import { listeners, newListeners, send, useOsSignals } from "./support/os-signals.ts";
+import {
+  listeners,
+  newListeners,
+  processesWithoutSignals,
+  send,
+  useOsSignals,
+  withProcess,
+} from "./support/os-signals.ts";
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
@@ -584,21 +591,8 @@ describe("Bad options", () => {
     expect(newListeners()).toEqual({});
   });
 
-  test.each<[string, PropertyDescriptor | undefined]>([
-    ["no `process`", undefined],
-    ["a `process` that is undefined", { value: undefined }],
-    ["a `process` that is null", { value: null }],
-    ["a `process` without signals, as a bundler makes one", { value: { env: {} } }],
-  ])("where there is %s, the constructor throws an error that says so", (_, descriptor) => {
-    const nodes = Object.getOwnPropertyDescriptor(globalThis, "process") as PropertyDescriptor;
-    Reflect.deleteProperty(globalThis, "process");
-    if (descriptor) Object.defineProperty(globalThis, "process", { ...descriptor, configurable: true });
-    let thrown: unknown;
-    try {
-      thrown = thrownBy(() => new OsSignalTask());
-    } finally {
-      Object.defineProperty(globalThis, "process", nodes);
-    }
+  test.each(processesWithoutSignals)("where there is %s, the constructor throws an error that says so", (_, other) => {
+    const thrown = withProcess(other, () => thrownBy(() => new OsSignalTask()));
     expect((thrown as Error).constructor).toBe(Error);
     const message = "Cannot create an OsSignalTask: there is no process with signals";
     expect((thrown as Error).message).toBe(message);

@@ -15,7 +15,14 @@ import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
-import { listeners, newListeners, send, useOsSignals } from "./support/os-signals.ts";
+import {
+  listeners,
+  newListeners,
+  processesWithoutSignals,
+  send,
+  useOsSignals,
+  withProcess,
+} from "./support/os-signals.ts";
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { thrownBy } from "./support/thrown-by.ts";
@@ -1055,19 +1062,8 @@ describe("A SignalTriggerTask", () => {
     }
   });
 
-  test.each<[string, PropertyDescriptor | undefined]>([
-    ["no `process`", undefined],
-    ["a `process` without signals, as a bundler makes one", { value: { env: {} } }],
-  ])("where there is %s, the constructor throws an error that says so", (_, descriptor) => {
-    const nodes = Object.getOwnPropertyDescriptor(globalThis, "process") as PropertyDescriptor;
-    Reflect.deleteProperty(globalThis, "process");
-    if (descriptor) Object.defineProperty(globalThis, "process", { ...descriptor, configurable: true });
-    let thrown: unknown;
-    try {
-      thrown = thrownBy(() => new SignalTriggerTask(nothing));
-    } finally {
-      Object.defineProperty(globalThis, "process", nodes);
-    }
+  test.each(processesWithoutSignals)("where there is %s, the constructor throws an error that says so", (_, other) => {
+    const thrown = withProcess(other, () => thrownBy(() => new SignalTriggerTask(nothing)));
     const message = "Cannot create a SignalTriggerTask: there is no process with signals";
     expect([(thrown as Error).constructor, (thrown as Error).message]).toEqual([Error, message]);
   });

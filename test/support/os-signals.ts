@@ -32,3 +32,23 @@ export function useOsSignals(): void {
     expect(newListeners()).toEqual({});
   });
 }
+
+/** What a runtime without signals may have as `process`. */
+export const processesWithoutSignals: [what: string, process: PropertyDescriptor | undefined][] = [
+  ["no `process`", undefined],
+  ["a `process` that is undefined", { value: undefined }],
+  ["a `process` that is null", { value: null }],
+  ["a `process` without signals, as a bundler makes one", { value: { env: {} } }],
+];
+
+/** Goes through a part of a test with another `process`, or with none. */
+export function withProcess<Result>(other: PropertyDescriptor | undefined, part: () => Result): Result {
+  const nodes = Object.getOwnPropertyDescriptor(globalThis, "process") as PropertyDescriptor;
+  Reflect.deleteProperty(globalThis, "process");
+  if (other) Object.defineProperty(globalThis, "process", { ...other, configurable: true });
+  try {
+    return part();
+  } finally {
+    Object.defineProperty(globalThis, "process", nodes);
+  }
+}
