@@ -11,11 +11,33 @@ export type TaskKind = "main" | "ephemeral" | "background";
 export type TaskOutcome = "returned" | "failed" | "cancelled" | "skipped";
 
 /**
+ * Where a service of a {@link ServiceGroup} stands: its turn has not come; `init` goes on, or is done; `run` was called,
+ * and it is not ready, or is; it was told to stop; its `run` has ended, or it was told before that was called; something
+ * of it has failed, which is final.
+ */
+export type ServiceState =
+  | "pending"
+  | "initializing"
+  | "initialized"
+  | "starting"
+  | "running"
+  | "stopping"
+  | "stopped"
+  | "failed";
+
+/** In what a service failed: one of its methods, or, with `stop`, to end in time after it was told to. */
+export type ServicePhase = "init" | "run" | "ready" | "stop" | "finalize";
+
+/** How a component of {@link Health} is, from best to worst. */
+export type HealthStatus = "healthy" | "degraded" | "starting" | "unhealthy";
+
+/**
  * What happens in the life of a group, as told to `onEvent`.
  *
  * `manager` is the name of the {@link Manager}, `""` without one; `task` is the full name of a task; `hook` is the name
- * of a hook. `elapsed` is in milliseconds: of a task or hook since it started, of `stopped` since the stop. What has no
- * `manager` is told by a task itself, to its own `onEvent`, or else to that of the manager that runs it.
+ * of a hook, `service` and `component` are bare names, too. `elapsed` is in milliseconds: of a task or hook since it
+ * started, of `stopped` since the stop. What has no `manager` is told by a task itself, to its own `onEvent`, or else to
+ * that of the manager that runs it.
  */
 export type LifecycleEvent =
   | { readonly type: "task-started"; readonly manager: string; readonly task: string; readonly kind: TaskKind }
@@ -69,7 +91,29 @@ export type LifecycleEvent =
     }
   | { readonly type: "task-restarted"; readonly task: string; readonly attempt: number }
   | { readonly type: "task-healthy"; readonly task: string }
-  | { readonly type: "task-gave-up"; readonly task: string; readonly restarts: number; readonly error?: Error };
+  | { readonly type: "task-gave-up"; readonly task: string; readonly restarts: number; readonly error?: Error }
+  | {
+      readonly type: "service-state";
+      readonly task: string;
+      readonly service: string;
+      readonly from: ServiceState;
+      readonly to: ServiceState;
+    }
+  | {
+      readonly type: "service-failed";
+      readonly task: string;
+      readonly service: string;
+      readonly phase: ServicePhase;
+      readonly error: Error;
+    }
+  | {
+      readonly type: "health-changed";
+      readonly component: string;
+      readonly from: HealthStatus;
+      readonly to: HealthStatus;
+      readonly detail?: string;
+    }
+  | { readonly type: "health-removed"; readonly component: string };
 
 /** What {@link logEvents} writes to: `console`, or any logger that takes a message and its fields in that order. */
 export interface Logger {
@@ -121,6 +165,19 @@ const HEALTH: readonly (string | undefined)[] = ["degraded", "starting", "unheal
  * // prints task-ended shop/greet returned { manager: 'shop', kind: 'main', elapsed: 1 }
  * // prints stopping shop { reason: 'AbortError: Stopped by shop/greet', pending: [] }
  * // prints stopped shop { failures: [], elapsed: 0 }
+ * ```
+ *
+ * @example With a logger that takes the fields first, such as pino
+ * ```ts
+ * import { Manager, logEvents } from "allstop";
+ *
+ * const pino = { info: (fields: object, message: string) => console.log(message, Object.keys(fields).length) };
+ *
+ * const info = (message: string, fields: object) => pino.info(fields, message);
+ * const manager = new Manager({ onEvent: logEvents({ debug: info, info, warn: info, error: info }) });
+ * await manager.stop();
+ * // prints stopping 4
+ * // prints stopped 4
  * ```
  */
 export function logEvents(logger: Logger): (event: LifecycleEvent) => void {

@@ -1,6 +1,5 @@
 import { getEventListeners } from "node:events";
 import {
-  type Failure,
   type LifecycleEvent,
   logEvents,
   Manager,
@@ -8,16 +7,29 @@ import {
   StopReason,
   type Task,
   TaskAlreadyStartedError,
-  type TaskKind,
-  type TaskOutcome,
 } from "allstop";
 import { type GroupOptions, GroupTask } from "allstop/group";
+import { Health } from "allstop/health";
 import { LoopTask, PollTask, SignalTriggerTask } from "allstop/repeat";
 import { RestartLimitError, RestartTask } from "allstop/restart";
+import { ServiceGroup } from "allstop/services";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
 import { settle } from "./support/settle.ts";
+import {
+  actionFailed,
+  cleaned,
+  ended,
+  gaveUp,
+  goes,
+  restarted,
+  restarting,
+  started,
+  stopped,
+  stopping,
+  told,
+} from "./support/told.ts";
 import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
 useNoUnhandledRejections();
@@ -39,39 +51,6 @@ const error = new Error("no");
 const hangs = (): Promise<never> => new Promise(() => {});
 const fails = async (): Promise<never> => {
   throw error;
-};
-
-/** All that was told, but for how long it took. */
-function told(log: EventLog): LifecycleEvent[] {
-  return log.events.map((event) => ("elapsed" in event ? { ...event, elapsed: 0 } : event));
-}
-
-// The events that are to be told. A task is given by its full name; its manager is what comes before the last slash.
-
-const above = (task: string): string => task.slice(0, Math.max(0, task.lastIndexOf("/")));
-const started = (task: string, kind: TaskKind = "main"): LifecycleEvent => {
-  return { type: "task-started", manager: above(task), task, kind };
-};
-const ended = (task: string, end: Error | TaskOutcome = "returned", kind: TaskKind = "main"): LifecycleEvent => {
-  const outcome = end instanceof Error ? { outcome: "failed" as const, error: end } : { outcome: end };
-  return { type: "task-ended", manager: above(task), task, kind, ...outcome, elapsed: 0 };
-};
-const stopping = (manager: string, reason: unknown, ...pending: string[]): LifecycleEvent => {
-  return { type: "stopping", manager, reason, pending };
-};
-const cleaned = (manager: string, hook: string): LifecycleEvent => {
-  return { type: "cleanup-ended", manager, hook, elapsed: 0 };
-};
-const stopped = (manager: string, ...failures: Failure[]): LifecycleEvent => {
-  return { type: "stopped", manager, failures, elapsed: 0 };
-};
-const actionFailed = (task: string): LifecycleEvent => ({ type: "action-failed", task, error });
-const restarting = (task: string, attempt: number, delay: number, error: Error): LifecycleEvent => {
-  return { type: "task-restarting", task, attempt, delay, error };
-};
-const restarted = (task: string, attempt: number): LifecycleEvent => ({ type: "task-restarted", task, attempt });
-const gaveUp = (task: string, restarts: number, error: Error): LifecycleEvent => {
-  return { type: "task-gave-up", task, restarts, error };
 };
 
 describe("groups that restart", () => {
@@ -412,7 +391,7 @@ describe("what repeats and restarts, in a group", () => {
     manager.run(new RestartTask(loop, { maxRestarts: 0 }));
     await vi.advanceTimersByTimeAsync(25);
     await manager.stop(error);
-    const failed = actionFailed("api/loop");
+    const failed = actionFailed("api/loop", error);
     const end = [stopping("api", error, "api/loop"), ended("api/loop"), stopped("api")];
     expect(told(log)).toStrictEqual([started("api/loop"), failed, failed, failed, ...end]);
   });
@@ -480,17 +459,24 @@ type OnEvent = (event: LifecycleEvent) => unknown;
 interface Battery {
   readonly make: (name: string, onEvent?: OnEvent) => Task;
   readonly event: (task: string) => LifecycleEvent;
+  /** What it tells of its stop. */
+  readonly end?: (task: string) => LifecycleEvent[];
+}
+
+/** Whether that group tells it, of a service. */
+function isOf(group: string, event: LifecycleEvent): boolean {
+  return event.type === "service-state" && event.task === group;
 }
 
 const goesOn = { onError: "continue" } as const;
 const batteries: Record<string, Battery> = {
   LoopTask: {
     make: (name, onEvent) => new LoopTask(fails, { name, onEvent, ...goesOn, delay: 1_000 }),
-    event: actionFailed,
+    event: (task) => actionFailed(task, error),
   },
   PollTask: {
     make: (name, onEvent) => new PollTask(fails, { name, onEvent, ...goesOn, interval: 1_000, runAtStart: true }),
-    event: actionFailed,
+    event: (task) => actionFailed(task, error),
   },
   SignalTriggerTask: {
     make(name, onEvent) {
@@ -499,15 +485,32 @@ const batteries: Record<string, Battery> = {
       process.listeners("SIGUSR2").at(-1)?.("SIGUSR2");
       return task;
     },
-    event: actionFailed,
+    event: (task) => actionFailed(task, error),
   },
   RestartTask: {
     make: (name, onEvent) => new RestartTask({ name, run: fails }, { onEvent, delay: 1_000 }),
     event: (task) => restarting(task, 1, 1_000, error),
   },
+  ServiceGroup: {
+    make(name, onEvent) {
+      const db = { name: "db", init: (signal: AbortSignal) => new ControlledTask().run(signal) };
+      // The first stage is empty, so that it tells of nothing before `run` has returned, as the others do.
+      return new ServiceGroup([[], db], { name, onEvent });
+    },
+    event: (task) => ({ type: "service-state", task, service: "db", from: "pending", to: "initializing" }),
+    end: (task) => goes(task, "db", "initializing", "stopped"),
+  },
+  Health: {
+    make(name, onEvent) {
+      const health = new Health({ name, onEvent });
+      health.component("db", { check: fails });
+      return health;
+    },
+    event: () => ({ type: "health-changed", component: "db", from: "starting", to: "unhealthy", detail: "no" }),
+  },
 };
 
-describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, event }) => {
+describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, event, end: endOf = () => [] }) => {
   let log: EventLog;
   let own: EventLog;
   let manager: Manager;
@@ -528,7 +531,8 @@ describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, 
     await settle();
     expect(told(log)).toStrictEqual([started("api/consumer"), event("api/consumer")]);
     await manager.stop(error);
-    const end = [stopping("api", error, "api/consumer"), ended("api/consumer"), stopped("api")];
+    const consumer = "api/consumer";
+    const end = [stopping("api", error, consumer), ...endOf(consumer), ended(consumer), stopped("api")];
     expect(told(log).slice(2)).toStrictEqual(end);
   });
 
@@ -613,7 +617,7 @@ describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, 
     const reason = new Error("enough");
     await manager.stop(reason);
     const [group, x] = ["api/group", "api/group/x"];
-    const end = [stopping(group, reason, x), ended(x), stopped(group)];
+    const end = [stopping(group, reason, x), ...endOf(x), ended(x), stopped(group)];
     expect(told(own)).toStrictEqual([started(x), event(x), ...end]);
     expect(told(log)).toStrictEqual([started(group), stopping("api", reason, group), ended(group), stopped("api")]);
   });
@@ -626,6 +630,36 @@ describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, 
     expect(own.events).toStrictEqual([event("api/group/x")]);
     expect(told(members)).toStrictEqual([started("api/group/x")]);
     expect(told(log)).toStrictEqual([started("api/group")]);
+  });
+
+  test("as a service it is api/services/x, and the ServiceGroup hands on the manager's observer", async () => {
+    manager.run(new ServiceGroup([make("x")]));
+    await settle();
+    const others = told(log).filter((event) => !isOf("api/services", event));
+    expect(log.events).toContainEqual(goes("api/services", "x", "initialized", "starting")[0]);
+    expect(others).toStrictEqual([started("api/services"), event("api/services/x")]);
+  });
+
+  test("the own `onEvent` of a ServiceGroup also serves its services, but for one that has its own", async () => {
+    const other = new EventLog();
+    manager.run(new ServiceGroup([[make("x"), make("y", other.observe)]], { onEvent: own.observe }));
+    await settle();
+    const theirs = own.events.filter((event) => !isOf("api/services", event));
+    expect(own.events).toContainEqual(goes("api/services", "y", "initialized", "starting")[0]);
+    expect(theirs).toStrictEqual([event("api/services/x")]);
+    expect(other.events).toStrictEqual([event("api/services/y")]);
+    expect(told(log)).toStrictEqual([started("api/services")]);
+  });
+
+  test("as a service of a service, in a group that restarts, it has one name, and nothing is told twice", async () => {
+    const inner = new ServiceGroup([make("x")], { name: "inner" });
+    const outer = new ServiceGroup([inner], { name: "outer", onEvent: log.observe });
+    manager.run(new GroupTask("group", (child) => child.run(new RestartTask(outer)), { onEvent: log.observe }));
+    await settle();
+    const [group, task] = ["api/group", "api/group/outer"];
+    const others = told(log).filter((event) => !isOf(task, event) && !isOf(`${task}/inner`, event));
+    expect(log.events.filter((event) => isOf(`${task}/inner`, event)).length).toBeGreaterThan(1);
+    expect(others).toStrictEqual([started(group), started(task), event(`${task}/inner/x`)]);
   });
 
   test("inside a RestartTask it has that task's name, which is its own, and the observer of the manager", async () => {
@@ -663,6 +697,7 @@ describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, 
       ...[started(x), started(y), event(x)],
       ended(y, error),
       stopping(group, new StopReason(y, error), x),
+      ...endOf(x),
       ended(x),
       stopped(group, { source: y, error }),
       restarting(group, 1, 10, error),
@@ -699,17 +734,29 @@ describe.each(Object.entries(batteries))("Where its events go: %s", (_, { make, 
     await watched.stop();
     outer.abort();
     await run;
-    const tasks = events.flatMap((event) => ("manager" in event ? [] : [event.task]));
-    expect(tasks.sort()).toEqual(["api/consumer", "api/group/y", "api/own", "x"]);
+    const others = events.flatMap((event) => ("manager" in event ? [] : { task: "", ...event }));
+    const tasks = ["api/consumer", "api/group/y", "api/own", "x"];
+    const expected = tasks.flatMap((task) => [event(task), ...endOf(task)]).map((event) => ({ task: "", ...event }));
+    expect(others.sort((a, b) => a.task.localeCompare(b.task))).toStrictEqual(expected);
     expect(watched.failures).toEqual([]);
     expect(group.failures).toEqual([]);
   });
 });
 
+/** A Health whose check reports how it ends, also when that is late. */
+function lateReport(late: ControlledTask): Task {
+  const health = new Health({ name: "x" });
+  const check = (signal: AbortSignal) => late.run(signal).catch((error: Error) => db.report("degraded", error.message));
+  const db = health.component("db", { check });
+  return health;
+}
+
 describe("Where its events go: what a manager has given up", () => {
   test.each<[string, (late: ControlledTask) => Task]>([
     ["a group, of a member that ends late", (late) => new GroupTask("x", (child) => child.run(late))],
     ["an action that fails late", (late) => new LoopTask((signal) => late.run(signal), { name: "x", ...goesOn })],
+    ["a service that fails late", (late) => new ServiceGroup([new ControlledTask("first"), late], { name: "x" })],
+    ["a report that comes late", (late) => lateReport(late)],
   ])("what a task does after the deadline of its manager is told to nobody: %s", async (_, make) => {
     const late = new ControlledTask("late", { ignoreAbort: true });
     const log = new EventLog();
@@ -734,6 +781,8 @@ describe("full names", () => {
     ["PollTask", new PollTask(() => {}, { name: "x", interval: 10 })],
     ["RestartTask", new RestartTask(new ControlledTask("x"))],
     ["GroupTask", new GroupTask("x", (child) => child.run(new ControlledTask()))],
+    ["ServiceGroup", new ServiceGroup([new ControlledTask()], { name: "x" })],
+    ["Health", new Health({ name: "x" })],
     ["ControlledTask", new ControlledTask("x")],
   ])("TaskAlreadyStartedError carries the full name under a named manager: %s", async (_, task) => {
     const manager = new Manager({ name: "a" });
@@ -792,4 +841,40 @@ test("logEvents turns each event of theirs into one line, at the level that it d
     "error: stopped api",
   ]);
   expect(lines.length).toBe(log.events.length);
+});
+
+test("logEvents turns each event of services and of health into one line, at the level that it deserves", async () => {
+  const lines: string[] = [];
+  const level = (name: string) => (message: string) => lines.push(`${name}: ${message}`);
+  const logger = { debug: level("debug"), info: level("info"), warn: level("warn"), error: level("error") };
+  const health = new Health({ interval: 10 });
+  const failsLater = (): Promise<never> => new Promise((_, reject) => setTimeout(reject, 5, error));
+  const check = vi.fn(async () => {}).mockImplementationOnce(failsLater);
+  const db = health.component("db", { check });
+  const web = { name: "web", run: () => new Promise((_, reject) => setTimeout(reject, 20, error)) };
+  const manager = new Manager({ name: "api", onEvent: logEvents(logger) });
+  manager.run(new ServiceGroup([health, web]));
+  await vi.advanceTimersByTimeAsync(17);
+  db[Symbol.dispose]();
+  await vi.advanceTimersByTimeAsync(3);
+  await expect(manager.wait()).rejects.toBe(error);
+  expect(lines).toEqual([
+    "info: task-started api/services",
+    "info: service-state api/services health initialized",
+    "info: service-state api/services health starting",
+    "info: service-state api/services health running",
+    "info: service-state api/services web initialized",
+    "info: service-state api/services web starting",
+    "info: service-state api/services web running",
+    "warn: health-changed db unhealthy",
+    "info: health-changed db healthy",
+    "info: health-removed db",
+    "info: service-state api/services web failed",
+    "error: service-failed api/services web",
+    "info: service-state api/services health stopping",
+    "info: service-state api/services health stopped",
+    "error: task-ended api/services failed",
+    "info: stopping api",
+    "error: stopped api",
+  ]);
 });

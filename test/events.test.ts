@@ -11,6 +11,7 @@ import {
   ShutdownTimeoutError,
   StopReason,
 } from "allstop";
+import type { HealthStatus } from "allstop/health";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { settle } from "./support/settle.ts";
@@ -121,6 +122,48 @@ describe("logEvents", () => {
     expect(lineOf(event)).toEqual([level, message, event]);
   });
 
+  const services = { task: "api/services", service: "db" } as const;
+  const state = { type: "service-state", ...services } as const;
+  const serviceFailed = { type: "service-failed", ...services, error } as const;
+  const health = { type: "health-changed", component: "db" } as const;
+
+  test.each<[level: string, message: string, event: LifecycleEvent]>([
+    ["info", "service-state api/services db initializing", { ...state, from: "pending", to: "initializing" }],
+    ["info", "service-state api/services db initialized", { ...state, from: "initializing", to: "initialized" }],
+    ["info", "service-state api/services db starting", { ...state, from: "initialized", to: "starting" }],
+    ["info", "service-state api/services db running", { ...state, from: "starting", to: "running" }],
+    ["info", "service-state api/services db stopping", { ...state, from: "running", to: "stopping" }],
+    ["info", "service-state api/services db stopped", { ...state, from: "stopping", to: "stopped" }],
+    ["info", "service-state api/services db failed", { ...state, from: "running", to: "failed" }],
+    ["error", "service-failed api/services db", { ...serviceFailed, phase: "init" }],
+    ["error", "service-failed api/services db", { ...serviceFailed, phase: "run" }],
+    ["error", "service-failed api/services db", { ...serviceFailed, phase: "ready" }],
+    ["error", "service-failed api/services db", { ...serviceFailed, phase: "stop" }],
+    ["error", "service-failed api/services db", { ...serviceFailed, phase: "finalize" }],
+    ["info", "health-changed db healthy", { ...health, from: "starting", to: "healthy" }],
+    ["warn", "health-changed db unhealthy", { ...health, from: "starting", to: "unhealthy", detail: "no answer" }],
+    ["info", "health-removed db", { type: "health-removed", component: "db" }],
+  ])("logEvents, of services and health, at level %s, says: %s (%j)", (level, message, event) => {
+    expect(lineOf(event)).toEqual([level, message, event]);
+  });
+
+  test.each<[better: HealthStatus, worse: HealthStatus]>([
+    ["healthy", "degraded"],
+    ["healthy", "starting"],
+    ["healthy", "unhealthy"],
+    ["degraded", "starting"],
+    ["degraded", "unhealthy"],
+    ["starting", "unhealthy"],
+  ])("a health that got worse is a warning, one that got better is not: %s and %s", (better, worse) => {
+    for (const detail of [undefined, "", "no answer"]) {
+      const details = detail === undefined ? {} : { detail };
+      const worsened: LifecycleEvent = { ...health, from: better, to: worse, ...details };
+      expect(lineOf(worsened)).toEqual(["warn", `health-changed db ${worse}`, worsened]);
+      const improved: LifecycleEvent = { ...health, from: worse, to: better, ...details };
+      expect(lineOf(improved)).toEqual(["info", `health-changed db ${better}`, improved]);
+    }
+  });
+
   test("logEvents, of a health that got worse, warns; else it informs", () => {
     const order = ["healthy", "degraded", "starting", "unhealthy"];
     for (const [i, from] of order.entries()) {
@@ -152,6 +195,8 @@ describe("logEvents", () => {
     expect(lineOf({ type: "x", ...noHook, hook })[1]).toBe("x h ended");
     expect(lineOf({ type: "x", ...noHook })[1]).toBe("x m ended");
     expect(lineOf({ type: "x", ...noOutcome })[1]).toBe("x t better");
+    expect(lineOf({ type: "x", ...fields, service: "s" })[1]).toBe("x t s ended");
+    expect(lineOf({ type: "x", ...noOutcome, service: "s" })[1]).toBe("x t s better");
     expect([task, outcome]).toEqual(["t", "ended"]);
   });
 
@@ -290,6 +335,12 @@ describe("logEvents", () => {
       { type: "service-state", task: "api/services", service: "db", from: "starting", to: "running" },
       "service-state api/services db running { from: 'starting' }",
     ],
+    [
+      { ...state, from: "running", to: "failed" },
+      "service-state api/services db failed { from: 'running' }",
+    ],
+    [{ ...health, from: "unhealthy", to: "healthy" }, "health-changed db healthy { from: 'unhealthy' }"],
+    [{ type: "health-removed", component: "db" }, "health-removed db {}"],
     [{ type: "x", a: 1, b: { c: null } }, "x { a: 1, b: { c: null } }"],
   ])("logEvents, with Node's console, prints one line, with what the message does not say: %j", (event, line) => {
     expect(printed(event)).toBe(`${line}\n`);
@@ -308,6 +359,8 @@ describe("logEvents", () => {
   test("logEvents, with Node's console, prints an error with its stack", () => {
     const text = printed({ type: "shutdown-timed-out", manager, pending: [task], error });
     expect(text).toMatch(/^! shutdown-timed-out api \{\s+pending: \[ 'api\/http' \],\s+error: Error: no\n +at /);
+    const failed = printed({ type: "service-failed", ...services, phase: "init", error });
+    expect(failed).toMatch(/^! service-failed api\/services db \{\s+phase: 'init',\s+error: Error: no\n +at /);
   });
 
   test("logEvents, with Node's console, leaves it to the console how to print", () => {

@@ -6,13 +6,15 @@ import { Program } from "./support/program.ts";
 const folder = new URL("./examples/", import.meta.url);
 const programs = readdirSync(folder).filter((file) => file.endsWith(".ts"));
 const service = "05-service.ts";
+const configuration = "12-configuration.ts";
+const environment = { DATABASE_URL: "postgres://db.example/shop", BATCH_SIZE: "10" };
 
 test("the examples are numbered without a gap", () => {
   expect(programs.map((file) => Number(file.slice(0, 2)))).toEqual(programs.map((_, i) => i + 1));
 });
 
 test.each(programs.filter((file) => file !== service))("%s prints what is expected", async (file) => {
-  const program = new Program(`examples/${file}`);
+  const program = new Program(`examples/${file}`, [], file === configuration ? environment : {});
   const end = await program.end();
   expect([end, program.stderr]).toEqual([0, ""]);
   expect(`${program.lines.join("\n")}\n`).toBe(readFileSync(new URL(file.replace(".ts", ".txt"), folder), "utf8"));
@@ -63,4 +65,16 @@ test("the service takes its port from PORT, and ends with an error when that is 
   const second = new Program(`examples/${service}`, [], { PORT: new URL(url).port });
   expect(await second.end()).toBe(1);
   expect(second.stderr).toContain("EADDRINUSE");
+});
+
+test("the configuration is checked whole before anything starts: every bad variable is named, exit code 1", async () => {
+  const program = new Program(`examples/${configuration}`, [], { PORT: "http", BATCH_SIZE: "-1" });
+  expect(await program.end()).toBe(1);
+  expect(program.lines).toEqual([]);
+  expect(program.stderr.split("\n")).toEqual([
+    "DATABASE_URL must be a URL, got nothing",
+    "PORT must be a whole number, got http",
+    "BATCH_SIZE must be a whole number, got -1",
+    "",
+  ]);
 });

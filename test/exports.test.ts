@@ -3,8 +3,10 @@ import { fileURLToPath } from "node:url";
 import { runInNewContext } from "node:vm";
 import * as allstop from "allstop";
 import * as group from "allstop/group";
+import * as health from "allstop/health";
 import * as repeat from "allstop/repeat";
 import * as restart from "allstop/restart";
+import * as services from "allstop/services";
 import * as testing from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
 import { bundle } from "./support/bundle.ts";
@@ -33,11 +35,13 @@ test("the root entry exports these names and no others", () => {
 });
 
 test("each subpath exports these names and no others", () => {
-  const subpaths = Object.entries({ group, repeat, restart, testing });
+  const subpaths = Object.entries({ group, health, repeat, restart, services, testing });
   expect(Object.fromEntries(subpaths.map(([name, room]) => [name, Object.keys(room).sort()]))).toEqual({
     group: ["GroupTask"],
+    health: ["Health"],
     repeat: ["LoopTask", "PollTask", "SignalTriggerTask"],
     restart: ["RestartLimitError", "RestartTask", "backoff"],
+    services: ["ServiceGroup", "ServiceTimeoutError"],
     testing: ["ControlledTask", "EventLog"],
   });
   expect(Object.keys(manifest.exports)).toEqual([".", ...subpaths.map(([name]) => `./${name}`)]);
@@ -102,9 +106,11 @@ test("the root entry needs nothing of Node's: the Manager runs in a realm that h
 
 test.each([
   ["group", 'new room.GroupTask("group", (manager) => manager.run(async () => ran(), async () => ran()))'],
+  ["health", '((task) => (task.component("db", { check: ran, interval: 0 }), task))(new room.Health())'],
   ["repeat", "new room.LoopTask(ran)"],
   ["repeat", "new room.PollTask(ran, { interval: 1 })"],
   ["restart", 'new room.RestartTask(async () => ran(), { policy: "always", delay: 0 })'],
+  ["services", "new room.ServiceGroup([{ init: ran, run: async () => ran() }])"],
   ["testing", "{ run: async (signal) => void (ran(), ran(), await new room.ControlledTask().run(signal)) }"],
 ])("allstop/%s needs nothing of Node's either: a realm with a browser's globals only runs %s", async (name, task) => {
   const script = await bundle(`export * from "allstop/${name}"`, { format: "iife", globalName: "room" });

@@ -1,6 +1,17 @@
 import { type LifecycleEvent, type Logger, logEvents, Manager, OsSignalTask, type Task, type TaskLike } from "allstop";
 import { type GroupOptions, GroupTask } from "allstop/group";
 import {
+  type ComponentHealth,
+  Health,
+  type HealthComponent,
+  type HealthComponentOptions,
+  type HealthOptions,
+  type HealthSnapshot,
+  type HealthStatus,
+  type HealthSubscribeOptions,
+  type HealthWaitOptions,
+} from "allstop/health";
+import {
   type Action,
   type LoopOptions,
   LoopTask,
@@ -21,6 +32,14 @@ import {
   RestartTask,
   type RunEnd,
 } from "allstop/restart";
+import {
+  type Service,
+  ServiceGroup,
+  type ServiceGroupOptions,
+  type ServicePhase,
+  type ServiceState,
+  ServiceTimeoutError,
+} from "allstop/services";
 import { type ControlledOptions, ControlledTask, EventLog, type EventOfType } from "allstop/testing";
 import { expect, expectTypeOf, test, vi } from "vitest";
 
@@ -139,6 +158,47 @@ interface GaveUp extends Told<"task-gave-up"> {
   readonly restarts: number;
   readonly error?: Error;
 }
+interface ServiceTold extends Told<"service-state"> {
+  readonly service: string;
+  readonly from: ServiceState;
+  readonly to: ServiceState;
+}
+interface ServiceFailed extends Told<"service-failed"> {
+  readonly service: string;
+  readonly phase: ServicePhase;
+  readonly error: Error;
+}
+interface HealthChanged {
+  readonly type: "health-changed";
+  readonly component: string;
+  readonly from: HealthStatus;
+  readonly to: HealthStatus;
+  readonly detail?: string;
+}
+interface HealthRemoved {
+  readonly type: "health-removed";
+  readonly component: string;
+}
+
+test("an event of services or of health is known by its type, and has a service and a task, or a component", () => {
+  expectTypeOf<EventOfType<"service-state">>().branded.toEqualTypeOf<ServiceTold>();
+  expectTypeOf<EventOfType<"service-failed">>().branded.toEqualTypeOf<ServiceFailed>();
+  expectTypeOf<EventOfType<"health-changed">>().branded.toEqualTypeOf<HealthChanged>();
+  expectTypeOf<EventOfType<"health-removed">>().branded.toEqualTypeOf<HealthRemoved>();
+  const describeEvent = (event: LifecycleEvent): string => {
+    // @ts-expect-error Not every event has a component.
+    void event.component;
+    if (event.type === "service-failed") return `${event.task} ${event.service} ${event.phase} ${event.error.message}`;
+    // @ts-expect-error What is removed has no status.
+    if (event.type === "health-removed") void event.to;
+    return event.type === "health-changed" ? `${event.component}: ${event.to} ${event.detail?.trim()}` : event.type;
+  };
+  const error = new Error("no");
+  const failed = { type: "service-failed", task: "api/services", service: "db", phase: "init", error } as const;
+  expect(describeEvent(failed)).toBe("api/services db init no");
+  const changed = { type: "health-changed", component: "db", from: "healthy", to: "degraded" } as const;
+  expect(describeEvent(changed)).toBe("db: degraded undefined");
+});
 
 test("an event of a battery is known by its type, and has a task but no manager", () => {
   expectTypeOf<EventOfType<"action-failed">>().branded.toEqualTypeOf<ActionFailed>();
@@ -175,11 +235,23 @@ test("an unknown option of a battery does not compile", () => {
     () => new GroupTask("group", () => {}, { signal: new AbortController().signal }),
     // @ts-expect-error An unknown option is a type error, and only that.
     () => new ControlledTask("controlled", { onEvent: () => {} }),
+    // @ts-expect-error An unknown option is a type error, and only that.
+    () => new ServiceGroup([], { timeout: 5 }),
+    // @ts-expect-error A service has no stop: it hears of it by its signal.
+    () => new ServiceGroup([{ name: "db", stop: async () => {} }]),
+    // @ts-expect-error An unknown option is a type error, and only that.
+    () => new Health({ timeouts: 5 }),
+    // @ts-expect-error An unknown option is a type error, and only that.
+    () => new Health().component("db", { name: "db" }),
+    // @ts-expect-error An unknown option is a type error, and only that.
+    () => new Health().subscribe(undefined, () => {}, { names: ["db"] }),
+    // @ts-expect-error An unknown option is a type error, and only that.
+    () => new Health().waitUntil("starting", { timeout: 5, signal: AbortSignal.abort() }).catch(() => {}),
   ];
   for (const create of unknown) expect(create).not.toThrow();
 });
 
-test("an argument or option of a battery, if it has the wrong type, does not compile", () => {
+test("an argument or option of a battery, if it has the wrong type, does not compile", async () => {
   const action: Action = () => {};
   const wrong = [
     // @ts-expect-error A poll has an interval.
@@ -208,6 +280,36 @@ test("an argument or option of a battery, if it has the wrong type, does not com
     () => new ControlledTask("controlled", { ignoreAbort: "yes" }),
     // @ts-expect-error A name is a string.
     () => new ControlledTask({ ignoreAbort: true }),
+    // @ts-expect-error A group has stages.
+    () => new ServiceGroup(),
+    // @ts-expect-error One service is a list of one.
+    () => new ServiceGroup({ name: "db" }),
+    // @ts-expect-error A service is an object, which a function is not.
+    () => new ServiceGroup([async () => {}]),
+    // @ts-expect-error The name of a group is an option.
+    () => new ServiceGroup("services", []),
+    // @ts-expect-error A name is a string.
+    () => new ServiceGroup([], { name: 5 }),
+    // @ts-expect-error Durations are milliseconds.
+    () => new ServiceGroup([], { stopTimeout: "15s" }),
+    // @ts-expect-error Whoever is told is a function.
+    () => new ServiceGroup([], { onEvent: "error" }),
+    // @ts-expect-error Durations are milliseconds.
+    () => new Health({ interval: "30s" }),
+    // @ts-expect-error A name is a string.
+    () => new Health({ name: 5 }),
+    // @ts-expect-error A component has a name.
+    () => new Health().component(),
+    // @ts-expect-error A component has a name.
+    () => new Health().component({ check: () => {} }),
+    // @ts-expect-error A check is a function.
+    () => new Health().component("db", { check: Promise.resolve() }),
+    // @ts-expect-error Whether it is critical is a boolean.
+    () => new Health().component("db", { critical: "yes" }),
+    // @ts-expect-error There are four statuses.
+    () => new Health().component("db").report("fine"),
+    // @ts-expect-error The names come first, also when there are none.
+    () => new Health().subscribe(() => {}),
   ];
   for (const create of wrong) expect(create).toThrow();
   // @ts-expect-error A policy decides at once.
@@ -216,6 +318,12 @@ test("an argument or option of a battery, if it has the wrong type, does not com
   void new RestartTask(async () => {}, { delay: () => "1s" });
   // @ts-expect-error A task that is restarted returns a promise.
   void new RestartTask(() => 3);
+  // @ts-expect-error A run returns a promise: nobody could tell when it has ended.
+  void new ServiceGroup([{ run() {} }]);
+  // @ts-expect-error A detail is a text.
+  void new Health().component("db").report("unhealthy", new Error("no"));
+  // @ts-expect-error There are four statuses.
+  await expect(new Health().waitUntil("fine")).rejects.toThrow(TypeError);
 });
 
 test("an option of a battery may be undefined: it takes its default", () => {
@@ -229,6 +337,14 @@ test("an option of a battery may be undefined: it takes its default", () => {
   const timeouts = { shutdownTimeout: undefined, cleanupTimeout: undefined };
   const group: GroupOptions = { ...timeouts, limit: undefined, onEvent: undefined };
   const controlled: ControlledOptions = { ignoreAbort: undefined };
+  const startTimeouts = { initTimeout: undefined, readyTimeout: undefined };
+  const stopTimeouts = { stopTimeout: undefined, shutdownTimeout: undefined, finalizeTimeout: undefined };
+  const services: ServiceGroupOptions = { name: undefined, ...startTimeouts, ...stopTimeouts, onEvent: undefined };
+  const times = { interval: undefined, timeout: undefined };
+  const health: HealthOptions = { name: undefined, ...times, onEvent: undefined };
+  const component: HealthComponentOptions = { check: undefined, ...times, critical: undefined, dependsOn: undefined };
+  const subscription: HealthSubscribeOptions = { signal: undefined };
+  const waiting: HealthWaitOptions = { signal: undefined, names: undefined };
   using triggered = new SignalTriggerTask(() => {}, trigger);
   const tasks: Task[] = [
     new LoopTask(() => {}, loop),
@@ -237,8 +353,18 @@ test("an option of a battery may be undefined: it takes its default", () => {
     new RestartTask(async function db() {}, restart),
     new GroupTask("group", () => {}, group),
     new ControlledTask(undefined, controlled),
+    new ServiceGroup([{ name: undefined, ephemeral: undefined }], services),
+    new Health(health),
   ];
-  expect(tasks.map((task) => task.name)).toEqual(["loop", "poll", "signal-trigger", "db", "group", "controlled"]);
+  const names = ["loop", "poll", "signal-trigger", "db", "group", "controlled", "services", "health"];
+  expect(tasks.map((task) => task.name)).toEqual(names);
+  const checked = new Health(health);
+  checked.component("db", component);
+  const listener = vi.fn();
+  checked.subscribe(undefined, listener, subscription);
+  void checked.waitUntil("healthy", waiting);
+  checked.component("cache").report("healthy", undefined);
+  expect(listener.mock.lastCall).toEqual([checked.snapshot()]);
   expect(backoff(backoffOptions)(1)).toBeGreaterThan(0);
   // @ts-expect-error There is no interval by default.
   expect(() => new PollTask(() => {}, { interval: undefined })).toThrow(TypeError);
@@ -264,4 +390,90 @@ test("what a battery takes and gives is typed", () => {
   expect(() => (restarting.status = "running")).toThrow(TypeError);
   // @ts-expect-error The count is read only.
   expect(() => (restarting.restarts = 0)).toThrow(TypeError);
+});
+
+test("what a service is, and what a ServiceGroup gives, is typed", async () => {
+  type States = "pending" | "initializing" | "initialized" | "starting" | "running" | "stopping" | "stopped" | "failed";
+  expectTypeOf<ServiceState>().toEqualTypeOf<States>();
+  expectTypeOf<ServicePhase>().toEqualTypeOf<"init" | "run" | "ready" | "stop" | "finalize">();
+  expectTypeOf<ServiceTimeoutError>().toExtend<Error & { readonly service: string; readonly phase: ServicePhase }>();
+  expectTypeOf<Task>().toExtend<Service>();
+  expectTypeOf<GroupTask | RestartTask | LoopTask | PollTask | SignalTriggerTask | Health>().toExtend<Service & Task>();
+  expectTypeOf<ServiceGroup>().toExtend<Service & Task>();
+  expectTypeOf<ServiceGroup["failures"]>().toEqualTypeOf<Manager["failures"]>();
+  expectTypeOf<ServiceGroup["states"]>().toEqualTypeOf<Readonly<Record<string, ServiceState>>>();
+  expectTypeOf<ServiceGroup["ready"]>().toEqualTypeOf<(signal?: AbortSignal) => Promise<void>>();
+  expectTypeOf<ServiceGroup["run"]>().toEqualTypeOf<(signal: AbortSignal) => Promise<void>>();
+  type Stages = ConstructorParameters<typeof ServiceGroup>[0];
+  expectTypeOf<Stages>().toEqualTypeOf<readonly (Service | readonly Service[])[]>();
+  expectTypeOf<Required<Service>["init" | "ready"]>().toEqualTypeOf<(signal: AbortSignal) => unknown>();
+  expectTypeOf<Required<Service>["run"]>().toEqualTypeOf<(signal: AbortSignal) => PromiseLike<unknown>>();
+  expectTypeOf<Required<Service>["finalize"]>().toEqualTypeOf<() => unknown>();
+
+  class Database implements Service {
+    init(): string {
+      return "connected";
+    }
+    finalize(): void {}
+  }
+  class Server implements Service {
+    readonly ephemeral = true;
+    async run(signal: AbortSignal): Promise<boolean> {
+      return signal.aborted;
+    }
+    ready(): boolean {
+      return true;
+    }
+  }
+  const stages = [new Database(), [new Server(), {}, new ServiceGroup([])], []] as const;
+  const group = new ServiceGroup(stages);
+  await Promise.all([group.run(AbortSignal.abort()), expect(group.ready()).rejects.toThrow()]);
+  expect(group.states).toEqual({ Database: "pending", Server: "pending", service: "pending", services: "pending" });
+  // @ts-expect-error The states are read only.
+  expect(() => (group.states = {})).toThrow(TypeError);
+  // @ts-expect-error The failures are read only.
+  expect(() => (group.failures = [])).toThrow(TypeError);
+  // @ts-expect-error So is each of the states.
+  group.states["Database"] = "running";
+  // @ts-expect-error So is each of the failures.
+  group.failures[0] = undefined;
+  expect([group.states["Database"], group.failures]).toEqual(["pending", []]);
+});
+
+test("how healthy something is, and what Health gives, is typed", () => {
+  expectTypeOf<HealthStatus>().toEqualTypeOf<"healthy" | "degraded" | "starting" | "unhealthy">();
+  interface One {
+    readonly status: HealthStatus;
+    readonly detail?: string;
+    readonly since: number;
+  }
+  expectTypeOf<ComponentHealth>().toEqualTypeOf<One>();
+  interface Whole {
+    readonly status: HealthStatus;
+    readonly components: Readonly<Record<string, ComponentHealth>>;
+  }
+  expectTypeOf<HealthSnapshot>().toEqualTypeOf<Whole>();
+  expectTypeOf<Health["snapshot"]>().toEqualTypeOf<() => HealthSnapshot>();
+  expectTypeOf<Health["component"]>().returns.toEqualTypeOf<HealthComponent>();
+  expectTypeOf<Health["subscribe"]>().parameter(0).toEqualTypeOf<readonly string[] | undefined>();
+  expectTypeOf<Health["subscribe"]>().parameter(1).toEqualTypeOf<(snapshot: HealthSnapshot) => void>();
+  expectTypeOf<Health["subscribe"]>().returns.toEqualTypeOf<() => void>();
+  expectTypeOf<Health["waitUntil"]>().parameter(0).toEqualTypeOf<HealthStatus>();
+  expectTypeOf<Health["waitUntil"]>().returns.toEqualTypeOf<Promise<void>>();
+  expectTypeOf<Required<HealthComponentOptions>["check"]>().toEqualTypeOf<
+    ((signal: AbortSignal) => unknown) | undefined
+  >();
+  expectTypeOf<HealthComponent>().toExtend<Disposable & { readonly status: HealthStatus }>();
+  expectTypeOf<Health>().toExtend<Task>();
+
+  const health = new Health();
+  using db = health.component("db", { check: async () => true, dependsOn: [] as const });
+  // @ts-expect-error It may be that there is no such component.
+  expect(() => health.snapshot().components["cache"].status).toThrow(TypeError);
+  // @ts-expect-error A detail is there only if there is one to tell.
+  const detail: string | null = health.snapshot().components["db"]?.detail;
+  expect(detail).toBe(undefined);
+  // @ts-expect-error A status is reported, not set.
+  expect(() => (db.status = "healthy")).toThrow(TypeError);
+  expect(db.status).toBe("starting");
 });

@@ -1,9 +1,10 @@
 /*
- * What the core costs, and a restart: times as ratios to something that does the same by hand, memory in MiB. Exits with
- * 1 when a figure that has a limit exceeds it.
+ * What the core costs, a restart, and an ordered start: times as ratios to something that does the same by hand or is ten
+ * times smaller, memory in MiB. Exits with 1 when a figure that has a limit exceeds it.
  */
 import { Manager } from "../../dist/index.js";
 import { RestartTask } from "../../dist/restart.js";
+import { ServiceGroup } from "../../dist/services.js";
 
 const ROUNDS = 7;
 const MEBIBYTE = 2 ** 20;
@@ -13,6 +14,14 @@ const rows = [];
 {
   const [few, many] = await fastest([() => timeOfStop(10_000), () => timeOfStop(100_000)]);
   report("stopping 100,000 tasks that listen / 10,000", many / few, "x", 13);
+}
+
+for (const [few, many, shape] of [
+  [100, 1_000, "10,000 services in 1,000 stages / 1,000 in 100"],
+  [1, 1, "10,000 services in one stage / 1,000"],
+]) {
+  const [byFew, byMany] = await fastest([() => timeOfServices(1_000, few), () => timeOfServices(10_000, many)]);
+  report(`starting and stopping ${shape}`, byMany / byFew, "x", 13);
 }
 
 report("heap after a million ephemeral tasks", await growth({}), "MiB", 1);
@@ -64,6 +73,19 @@ async function timeOfStop(count) {
   const manager = new Manager();
   for (let index = 0; index < count; index++) manager.run(untilAborted);
   return timeOf(() => manager.stop());
+}
+
+async function timeOfServices(count, stages) {
+  const service = { init: async () => {}, run: untilAborted, ready: async () => {}, finalize: async () => {} };
+  const stage = Array.from({ length: count / stages }, () => ({ ...service }));
+  const group = new ServiceGroup(Array.from({ length: stages }, () => stage));
+  const controller = new AbortController();
+  return timeOf(async () => {
+    const run = group.run(controller.signal);
+    await group.ready();
+    controller.abort();
+    await run;
+  });
 }
 
 /** By how many MiB the heap of a group that lives on grows while a million tasks come and go. */
