@@ -222,9 +222,10 @@ export class Health implements Task {
   /**
    * Tells how some components are, or all: now, and after each change of a status, of a detail, and of what there is.
    *
-   * @param names - Which; `undefined` for all.
-   * @param listener - Is called at once, with one snapshot for each change. What it throws changes nothing.
-   * @returns What ends it.
+   * @param names - Which; `undefined` for all. A name that is taken out may come again.
+   * @param listener - Is called at once, with one snapshot for each change; for what a listener changes or subscribes to,
+   * after the others have been told of the change before. What it throws changes nothing.
+   * @returns What ends it. (Within its first call there is only the option `signal` for that.)
    * @throws {TypeError} If a name is unknown, or the listener is no function.
    */
   subscribe(
@@ -255,9 +256,10 @@ export class Health implements Task {
   }
 
   /**
-   * Waits until the whole has this status.
+   * Waits until the whole has this very status; without any component it is healthy.
    *
    * @throws {TypeError} If the status, or a name, is unknown.
+   * @throws The reason of `signal`, if that aborts first.
    */
   async waitUntil(status: HealthStatus, { signal, names }: HealthWaitOptions = {}): Promise<void> {
     checkStatus("wait for health", status);

@@ -6,9 +6,11 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { GroupTask } from "../../dist/group.js";
+import { Health } from "../../dist/health.js";
 import { Manager, ManagerStoppedError, PanicError, StopReason, TaskAlreadyStartedError } from "../../dist/index.js";
 import { LoopTask, PollTask, SignalTriggerTask } from "../../dist/repeat.js";
 import { backoff, RestartLimitError, RestartTask } from "../../dist/restart.js";
+import { ServiceGroup, ServiceTimeoutError } from "../../dist/services.js";
 import { ControlledTask, EventLog } from "../../dist/testing.js";
 import {
   check,
@@ -418,6 +420,378 @@ fact("group", "a stop while it is filled waits for that, and is a clean end", as
   assert.deepEqual(outcomes(events), ["returned"]);
 });
 
+// Services
+
+/** A service that logs what it does; its `init` and `run` take their time to end. */
+const logged = (name, log, { inits = 1 } = {}) => ({
+  name,
+  async init() {
+    log.push(`inits ${name}`);
+    await pause(inits);
+  },
+  async run(signal) {
+    log.push(`runs ${name}`);
+    await untilAborted(signal);
+    log.push(`stops ${name}`);
+    await pause(1);
+    log.push(`stopped ${name}`);
+  },
+  async ready() {
+    await pause(1);
+    log.push(`ready ${name}`);
+  },
+  finalize: () => log.push(`finalizes ${name}`),
+});
+
+fact("services", "stages start in order, stop in reverse; then all is finalized, last initialized first", async () => {
+  const log = [];
+  const services = new ServiceGroup([
+    logged("database", log),
+    [logged("orders", log, { inits: 20 }), logged("mails", log)],
+    logged("server", log),
+  ]);
+  const manager = new Manager();
+  manager.run(services);
+  await services.ready();
+  assert.deepEqual(log.splice(0), [
+    ...["inits database", "runs database", "ready database"],
+    ...["inits orders", "inits mails", "runs orders", "runs mails", "ready orders", "ready mails"],
+    ...["inits server", "runs server", "ready server"],
+  ]);
+  await manager.stop();
+  assert.deepEqual(log, [
+    ...["stops server", "stopped server"],
+    ...["stops orders", "stops mails", "stopped orders", "stopped mails"],
+    ...["stops database", "stopped database"],
+    ...["finalizes server", "finalizes orders", "finalizes mails", "finalizes database"],
+  ]);
+});
+
+fact("services", "one that fails brings the others down in the same order; what happens is told", async () => {
+  const { events, onEvent } = record();
+  const manager = new Manager({ name: "shop", onEvent });
+  const [database, consumer, server] = ["database", "consumer", "server"].map((name) => new ControlledTask(name));
+  const services = new ServiceGroup([database, consumer, server]);
+  manager.run(services);
+  await services.ready();
+  const error = new Error("connection lost");
+  consumer.fail(error);
+  await rejects(manager.wait(), error);
+
+  const { reason } = await database.started;
+  assert.ok(reason instanceof StopReason);
+  assert.deepEqual([reason.task, reason.cause], ["shop/services/consumer", error]);
+  assert.deepEqual(services.failures, [{ source: "consumer", error }]);
+  assert.deepEqual(services.states, { database: "stopped", consumer: "failed", server: "stopped" });
+  assert.deepEqual(told(events), [
+    "task-started shop/services",
+    ...["database", "consumer", "server"].flatMap((name) => [
+      `service-state shop/services ${name} pending -> initialized`,
+      `service-state shop/services ${name} initialized -> starting`,
+      `service-state shop/services ${name} starting -> running`,
+    ]),
+    "service-state shop/services consumer running -> failed",
+    "service-failed shop/services consumer run",
+    "service-state shop/services server running -> stopping",
+    "service-state shop/services server stopping -> stopped",
+    "service-state shop/services database running -> stopping",
+    "service-state shop/services database stopping -> stopped",
+    "task-ended shop/services failed",
+    "stopping shop",
+    "stopped shop",
+  ]);
+});
+
+fact("services", "a stop in the middle of the start abandons it, and finalizes what was initialized", async () => {
+  const log = [];
+  const slow = { name: "slow", init: untilAborted, run: () => log.push("runs"), finalize: () => log.push("finalizes") };
+  const late = { name: "late", init: () => log.push("inits"), finalize: () => log.push("finalizes") };
+  const services = new ServiceGroup([logged("database", log), slow, late]);
+  const manager = new Manager();
+  manager.run(services);
+  const ready = rejectionOf(services.ready());
+  await until(() => services.states.slow === "initializing");
+  log.length = 0;
+  await manager.stop("told to");
+  assert.equal(await ready, "told to");
+  assert.deepEqual(log, ["stops database", "stopped database", "finalizes", "finalizes database"]);
+  assert.deepEqual(services.states, { database: "stopped", slow: "stopped", late: "pending" });
+});
+
+fact("services", "what is not done in time is given up, with its name and phase, and holds nothing up", async () => {
+  const slow = {
+    init: { init: never },
+    ready: { run: untilAborted, ready: never },
+    stop: { run: never },
+    finalize: { finalize: never },
+  };
+  for (const [phase, members] of Object.entries(slow)) {
+    let finalized = 0;
+    const database = { name: "database", run: untilAborted, finalize: () => finalized++ };
+    const timeouts = { stopTimeout: 5, [`${phase}Timeout`]: 5 };
+    const services = new ServiceGroup([database, { name: "slow", ...members }], timeouts);
+    const controller = new AbortController();
+    const running = services.run(controller.signal);
+    if (phase === "stop" || phase === "finalize") {
+      await services.ready();
+      controller.abort();
+    }
+    const error = await rejectionOf(running);
+    assert.ok(error instanceof ServiceTimeoutError);
+    const { name, message } = error;
+    assert.deepEqual([name, message], ["ServiceTimeoutError", `The ${phase} of slow timed out`]);
+    assert.deepEqual([error.service, error.phase, finalized], ["slow", phase, 1]);
+    assert.deepEqual(services.failures, [{ source: "slow", error }]);
+  }
+});
+
+fact("services", "the way down as a whole has a limit, too", async () => {
+  const deaf = ["one", "other"].map((name) => new ControlledTask(name, { ignoreAbort: true }));
+  const services = new ServiceGroup(deaf, { stopTimeout: Infinity, shutdownTimeout: 5 });
+  const controller = new AbortController();
+  const running = services.run(controller.signal);
+  await services.ready();
+  controller.abort();
+  const error = await rejectionOf(running);
+  assert.deepEqual([error.service, error.phase], ["other", "stop"]);
+  assert.deepEqual(
+    services.failures.map(({ source }) => source),
+    ["other", "one"],
+  );
+});
+
+fact("services", "they are restarted as a whole, not run twice at once; a nested group is one of them", async () => {
+  const { events, onEvent } = record();
+  const manager = new Manager({ name: "shop", onEvent });
+  let connections = 0;
+  const database = { name: "database", init: () => ++connections, finalize() {} };
+  const consumer = async (signal) => {
+    await pause(1);
+    if (connections === 1) throw new Error("connection reset");
+    await untilAborted(signal);
+  };
+  const inner = new ServiceGroup([database, { name: "consumer", run: consumer }], { name: "orders" });
+  const services = new ServiceGroup([inner, { name: "server", run: untilAborted }]);
+  manager.run(new RestartTask(services, { delay: 1 }));
+  await until(() => connections === 2);
+  await services.ready();
+  assert.deepEqual(services.failures, []);
+  assert.deepEqual(services.states, { orders: "running", server: "running" });
+  assert.deepEqual(inner.states, { database: "running", consumer: "running" });
+  assert.ok((await rejectionOf(services.run(manager.signal))) instanceof TaskAlreadyStartedError);
+  await manager.stop();
+  assert.ok(told(events).includes("service-failed shop/services/orders consumer run"));
+  assert.ok(told(events).includes("task-restarted shop/services 1"));
+});
+
+fact("services", "one that returns brings the others down as well, which is a clean end", async () => {
+  const [consumer, server] = [new ControlledTask("consumer"), new ControlledTask("server")];
+  const services = new ServiceGroup([consumer, server]);
+  const running = services.run(new AbortController().signal);
+  await services.ready();
+  consumer.return();
+  await running;
+  assert.equal((await server.started).reason.task, "services/consumer");
+});
+
+fact("services", "when all are ephemeral and have ended, it is over; one without a run goes on", async () => {
+  const migration = { ephemeral: true, run: () => pause(1) };
+  const controller = new AbortController();
+  const listeners = countListeners(controller.signal);
+  const services = new ServiceGroup([migration, [migration, migration]]);
+  await services.run(controller.signal);
+  assert.deepEqual(Object.keys(services.states), ["service", "service-2", "service-3"]);
+  assert.equal(listeners.added, 1);
+  controller.abort();
+  assert.equal(listeners.called, 0);
+
+  const manager = new Manager();
+  const idle = new ServiceGroup([{}, { init() {} }]);
+  manager.run(idle);
+  await idle.ready();
+  await pause(5);
+  assert.equal(manager.signal.aborted, false);
+  await manager.stop();
+});
+
+// Health
+
+/** How the whole is, then each component. */
+function healthOf(snapshot) {
+  return [snapshot, ...Object.values(snapshot.components)].map(({ status }) => status).join(" ");
+}
+
+fact("health", "a check runs at once, and again after a pause; how it ends is how its component is", async () => {
+  const { events, onEvent } = record();
+  const manager = new Manager({ onEvent });
+  const health = new Health({ interval: 1 });
+  let calls = 0;
+  const check = async () => {
+    calls++;
+    if (calls === 2) throw new Error("refused");
+    return false;
+  };
+  const database = health.component("database", { check });
+  assert.deepEqual([database.status, calls], ["starting", 0]);
+  manager.run(health);
+  assert.equal(calls, 1);
+  await until(() => calls > 2 && database.status === "healthy");
+  await manager.stop();
+  const changes = events.filter(({ type }) => type === "health-changed");
+  assert.deepEqual(told(changes), [
+    "health-changed database starting -> healthy",
+    "health-changed database healthy -> unhealthy",
+    "health-changed database unhealthy -> healthy",
+  ]);
+  assert.deepEqual(
+    changes.map(({ detail }) => detail),
+    [undefined, "refused", undefined],
+  );
+});
+
+fact("health", "a check that is late counts for nothing, is never two, and delays no other", async () => {
+  const health = new Health({ interval: 1, timeout: 5 });
+  const signals = [];
+  let end;
+  const check = (signal) => {
+    signals.push(signal);
+    return new Promise((resolve) => (end = resolve));
+  };
+  let others = 0;
+  const database = health.component("database", { check });
+  health.component("cache", { check: () => others++ });
+  const controller = new AbortController();
+  const running = health.run(controller.signal);
+  await health.waitUntil("unhealthy", { names: ["database"] });
+  assert.equal(health.snapshot().components.database.detail, "timed out after 5 ms");
+  others = 0;
+  await until(() => others > 2);
+  assert.deepEqual(
+    signals.map(({ aborted }) => aborted),
+    [true],
+  );
+  end();
+  await until(() => signals.length === 2);
+  assert.equal(database.status, "unhealthy");
+  controller.abort();
+  end();
+  await running;
+});
+
+fact("health", "the whole is the worst of the critical ones; whoever depends on the unhealthy is degraded", () => {
+  const { events, onEvent } = record();
+  const health = new Health({ onEvent });
+  assert.equal(healthOf(health.snapshot()), "healthy");
+  const database = health.component("database");
+  const ledger = health.component("ledger", { dependsOn: ["database"] });
+  const mails = health.component("mails", { critical: false });
+  assert.equal(healthOf(health.snapshot()), "starting starting starting starting");
+  for (const component of [database, ledger, mails]) component.report("healthy");
+  assert.equal(healthOf(health.snapshot()), "healthy healthy healthy healthy");
+  mails.report("unhealthy", "no route");
+  assert.equal(healthOf(health.snapshot()), "degraded healthy healthy unhealthy");
+  events.length = 0;
+  const since = Date.now();
+  database.report("unhealthy", "refused");
+  assert.equal(healthOf(health.snapshot()), "unhealthy unhealthy degraded unhealthy");
+  const { components } = health.snapshot();
+  assert.ok(components.database.since >= since);
+  assert.deepEqual(components.database, { status: "unhealthy", detail: "refused", since: components.database.since });
+  database[Symbol.dispose]();
+  database.report("healthy");
+  assert.equal(healthOf(health.snapshot()), "degraded healthy unhealthy");
+  assert.deepEqual(told(events), [
+    "health-changed database healthy -> unhealthy",
+    "health-changed ledger healthy -> degraded",
+    "health-removed database",
+    "health-changed ledger degraded -> healthy",
+  ]);
+});
+
+fact("health", "a subscriber is told how it is, and of each change, at once; one that throws disturbs nobody", () => {
+  const health = new Health();
+  const database = health.component("database");
+  const cache = health.component("cache");
+  const [all, some] = [[], []];
+  const controller = new AbortController();
+  health.subscribe(undefined, () => {
+    throw new Error("no listener");
+  });
+  const unsubscribe = health.subscribe(undefined, (snapshot) => all.push(healthOf(snapshot)));
+  const { signal } = controller;
+  health.subscribe(["database"], (snapshot) => some.push(healthOf(snapshot)), { signal });
+  cache.report("healthy");
+  database.report("degraded");
+  database.report("degraded", "slow");
+  database.report("degraded", "slow");
+  controller.abort();
+  unsubscribe();
+  database.report("healthy");
+  assert.deepEqual(all, [
+    "starting starting starting",
+    "starting starting healthy",
+    "degraded degraded healthy",
+    "degraded degraded healthy",
+  ]);
+  assert.deepEqual(some, ["starting starting", "degraded degraded", "degraded degraded"]);
+});
+
+fact("health", "one can wait for a status, until a signal ends that", async () => {
+  const health = new Health();
+  const database = health.component("database");
+  health.component("cache");
+  const healthy = health.waitUntil("healthy", { names: ["database"] });
+  const controller = new AbortController();
+  const whole = rejectionOf(health.waitUntil("healthy", { signal: controller.signal }));
+  database.report("healthy");
+  await healthy;
+  controller.abort("told to");
+  assert.equal(await whole, "told to");
+  assert.ok((await rejectionOf(health.waitUntil("fine"))) instanceof TypeError);
+  assert.ok((await rejectionOf(health.waitUntil("healthy", { names: ["queue"] }))) instanceof TypeError);
+});
+
+fact("health", "a stop tells a check in flight, waits for it, and does not care how it ends", async () => {
+  const health = new Health({ timeout: Infinity });
+  const check = new ControlledTask("check", { ignoreAbort: true });
+  health.component("database", { check: (signal) => check.run(signal) });
+  const controller = new AbortController();
+  let ended = false;
+  const running = health.run(controller.signal).then(() => (ended = true));
+  controller.abort();
+  await check.aborted;
+  await pause(1);
+  assert.equal(ended, false);
+  check.return();
+  await running;
+  assert.equal(health.snapshot().status, "starting");
+});
+
+fact("health", "a stop changes no status, and ends the longest of pauses at once; it may run again", async () => {
+  const health = new Health({ interval: 2 ** 31, timeout: Infinity });
+  let calls = 0;
+  const check = () => calls++;
+  health.component("database", { check });
+  for (const components of [1, 2]) {
+    calls = 0;
+    const controller = new AbortController();
+    const listeners = countListeners(controller.signal);
+    const running = health.run(controller.signal);
+    assert.ok((await rejectionOf(health.run(controller.signal))) instanceof TaskAlreadyStartedError);
+    await until(() => calls === components);
+    health.component(`late ${components}`, { check, interval: Infinity });
+    assert.equal(calls, components + 1);
+    let told;
+    health.component("brief", { check: (signal) => (told = signal) })[Symbol.dispose]();
+    assert.equal(told.aborted, true);
+    await health.waitUntil("healthy");
+    controller.abort();
+    await running;
+    assert.equal(listeners.added, 1);
+    assert.equal(health.snapshot().status, "healthy");
+  }
+});
+
 // Testing
 
 fact("testing", "a ControlledTask tells what happens to it, ends when told to, and runs once", async () => {
@@ -492,6 +866,7 @@ fact("all", "their own observer hears them, and not that of the manager", async 
 fact("all", "bad input is refused, in the same words everywhere", () => {
   const f = () => {};
   const ofPolicy = 'policy must be "on-failure", "always", "never" or a function';
+  const ofStatus = "status must be one of healthy, degraded, starting, unhealthy";
   const refusals = [
     () => new LoopTask(),
     () => new LoopTask(f, { delay: -1 }),
@@ -505,6 +880,13 @@ fact("all", "bad input is refused, in the same words everywhere", () => {
     () => backoff({ jitter: 2 }),
     () => new GroupTask("group"),
     () => new GroupTask("group", f, { limit: 0.5 }),
+    () => new ServiceGroup([undefined]),
+    () => new ServiceGroup([{ name: "db" }, [{ name: "db" }]]),
+    () => new ServiceGroup([], { stopTimeout: -1 }),
+    () => new Health({ interval: "10s" }),
+    () => new Health().component(""),
+    () => new Health().component("wallet", { dependsOn: ["database"] }),
+    () => new Health().component("database").report("down"),
     () => new ControlledTask(1),
   ].map((construct) => String(thrownBy(construct)));
   assert.deepEqual(refusals, [
@@ -520,6 +902,13 @@ fact("all", "bad input is refused, in the same words everywhere", () => {
     "RangeError: Cannot create a backoff: jitter must be from 0 to 1, got 2",
     "TypeError: Cannot create a GroupTask: fill must be of type function, got undefined",
     "RangeError: Cannot create a Manager: limit must be a whole number above 0, got 0.5",
+    "TypeError: Cannot create a ServiceGroup: a service must be of type object, got undefined",
+    'TypeError: Cannot create a ServiceGroup: names must be unique and not empty, got "db"',
+    "RangeError: Cannot create a ServiceGroup: stopTimeout must be 0 or more milliseconds, got -1",
+    'TypeError: Cannot create a Health: interval must be of type number, got "10s"',
+    'TypeError: Cannot add a component: names must be unique and not empty, got ""',
+    'TypeError: Cannot add component wallet: components must exist, got "database"',
+    `TypeError: Cannot report on database: ${ofStatus}, got "down"`,
     "TypeError: Cannot create a ControlledTask: name must be of type string, got 1",
   ]);
 });
@@ -528,10 +917,18 @@ await runChecks();
 
 // Helpers
 
-/** An event in a few words: its type, whom it is about, and how often or how. */
+/** An event in a few words: its type, whom it is about, and how often, how or in what. */
 function told(events) {
-  return events.map(({ type, manager, task, hook, attempt, restarts, outcome }) =>
-    [type, task ?? hook ?? manager, attempt ?? restarts ?? outcome].filter(Boolean).join(" "),
+  return events.map(({ type, manager, task, hook, service, component, from, to, ...event }) =>
+    [
+      type,
+      task ?? hook ?? component ?? manager,
+      service,
+      from && `${from} -> ${to}`,
+      event.attempt ?? event.restarts ?? event.outcome ?? event.phase,
+    ]
+      .filter(Boolean)
+      .join(" "),
   );
 }
 

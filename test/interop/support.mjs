@@ -41,21 +41,23 @@ export async function temporaryFolder(t) {
 }
 
 /** Starts a program, which is killed when it still runs at the end of the test, or after so many milliseconds. */
-export function start(t, command, args, { cwd = root, env = {}, timeout = 300_000 } = {}) {
+export function start(t, command, args, { cwd = root, env = {}, timeout = 300_000, uid, gid } = {}) {
   const child = spawn(command, args, {
     cwd,
     env: { ...quiet, ...env },
+    uid,
+    gid,
     stdio: ["ignore", "pipe", "pipe"],
     timeout,
     killSignal: "SIGKILL",
   });
   t.after(() => child.kill("SIGKILL"));
 
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
-  const ended = once(child, "close").then(([code, signal]) => ({ code, signal, stdout, stderr }));
+  const output = { stdout: "", stderr: "" };
+  for (const stream of Object.keys(output)) {
+    child[stream].setEncoding("utf8").on("data", (text) => (output[stream] += text));
+  }
+  const ended = once(child, "close").then(([code, signal]) => ({ code, signal, ...output }));
 
   return {
     /** How it ended, and all that it printed. */
@@ -68,12 +70,14 @@ export function start(t, command, args, { cwd = root, env = {}, timeout = 300_00
       clearTimeout(late);
       return result;
     },
-    /** Waits until it has printed this text. */
-    async printed(text) {
+    /** Waits until it has printed this text; returns all that it has printed so far. */
+    async printed(text, stream = "stdout") {
       const { promise, resolve } = withResolvers();
-      child.stdout.on("data", () => stdout.includes(text) && resolve());
-      if (!stdout.includes(text)) await Promise.race([promise, ended]);
-      assert.ok(stdout.includes(text), `ended without ${JSON.stringify(text)}:\n${stdout}${stderr}`);
+      const isPrinted = () => output[stream].includes(text);
+      child[stream].on("data", () => isPrinted() && resolve());
+      if (!isPrinted()) await Promise.race([promise, ended]);
+      assert.ok(isPrinted(), `ended without ${JSON.stringify(text)}:\n${output.stdout}${output.stderr}`);
+      return output[stream];
     },
   };
 }

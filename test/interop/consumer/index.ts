@@ -156,6 +156,14 @@ function observe(event: LifecycleEvent): void {
       return note(event.task);
     case "task-gave-up":
       return note(event.task, event.restarts.toFixed(), event.error?.message);
+    case "service-state":
+      return note(event.task, event.service, event.from, event.to);
+    case "service-failed":
+      return note(event.task, event.service, event.phase, event.error.message);
+    case "health-changed":
+      return note(event.component, event.from, event.to, event.detail?.toUpperCase());
+    case "health-removed":
+      return note(event.component);
     default:
       return event satisfies never;
   }
