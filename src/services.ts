@@ -72,7 +72,7 @@ interface Member extends Place {
   /** What has not ended, nor been given up. */
   readonly open: Set<Call>;
   /** Its last failure. */
-  error?: Error;
+  error?: Error | undefined;
   /** The ends of what was called; none of them rejects. */
   readonly ended: { [call in Call]?: Promise<unknown> };
 }
@@ -161,7 +161,8 @@ export class ServiceGroup implements Service, Task {
   constructor(stages: readonly (Service | readonly Service[])[], options: ServiceGroupOptions = {}) {
     const action = "create a ServiceGroup";
     const { name = "services" } = options;
-    for (const phase of Object.keys(this.#timeouts) as Wait[]) {
+    // The keys of an object may be more than its type says; of this one they are not.
+    for (const phase of Object.keys(this.#timeouts) as (Wait | "shutdown")[]) {
       const option = `${phase}Timeout` as const;
       const { [option]: milliseconds = this.#timeouts[phase] } = options;
       checkMilliseconds(action, option, milliseconds);
@@ -243,7 +244,7 @@ export class ServiceGroup implements Service, Task {
         open: new Set(),
         ended: {},
         error: undefined,
-      });
+      } satisfies Partial<Member>);
     }
   }
 
@@ -413,7 +414,8 @@ function enlist(action: string, stages: readonly (Service | readonly Service[])[
   const members = stages.map((stage) =>
     [stage].flat().map((service) => {
       checkType(action, "a service", "object", service ?? undefined);
-      const member = { service, name: taskName(service as Task, "service") } as Member;
+      // The rest of it is of a run.
+      const member = { service, name: taskName(service, "service") } as Member;
       const { name = "services" } = service;
       if (name === "services") unnamed.push(member);
       else {

@@ -1,4 +1,4 @@
-import type { TaskLike } from "../task.ts";
+import type { Task, TaskLike } from "../task.ts";
 import { check } from "./check.ts";
 
 /** @throws {TypeError} Unless it is a function, or an object with a method `run`. */
@@ -8,7 +8,7 @@ export function checkTask(action: string, task: TaskLike): void {
 }
 
 /** Names a task: by its own `name`, else by its class, else as the caller says. */
-export function taskName(task: TaskLike, fallback: string): string {
+export function taskName(task: Task["run"] | Pick<Task, "name">, fallback: string): string {
   // An object without a prototype has no constructor, whatever its type says.
   return task.name || (typeof task === "object" && task.constructor !== Object && task.constructor?.name) || fallback;
 }
