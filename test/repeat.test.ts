@@ -15,6 +15,7 @@ import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
+import { microtasks } from "./support/microtasks.ts";
 import {
   listeners,
   newListeners,
@@ -74,11 +75,6 @@ function controlled(): { readonly action: Action; readonly calls: ControlledTask
 /** Milliseconds since the test began. */
 function now(): number {
   return performance.now() - zero;
-}
-
-/** Lets so many microtasks run. */
-async function microtasks(count: number): Promise<void> {
-  for (let i = 0; i < count; i++) await null;
 }
 
 /** Lets time pass, with all that is due in each millisecond. */

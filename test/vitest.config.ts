@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
@@ -13,6 +14,8 @@ export default defineConfig({
   },
   test: {
     include: ["test/*.test.ts"],
+    // By default it leaves one core of two idle, while the tests wait for their child processes.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     coverage: {
       include: ["src/**"],
       reporter: ["text"],
