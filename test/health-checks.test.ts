@@ -35,7 +35,12 @@ describe("A check", () => {
     const add = (name: string): HealthComponent => health.component(name, { check: () => void called.push(name) });
     add("a");
     health.component("unchecked");
-    add("b");
+    health.component("b", {
+      check: () => {
+        called.push("b");
+        throw failure; // so that it has ended at once
+      },
+    });
     await pass(60_000, 10_000);
     expect(called).toEqual([]);
     const run = start(health);
