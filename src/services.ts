@@ -265,7 +265,7 @@ export class ServiceGroup implements Service, Task {
     if (runs.length) Promise.all(runs).then(() => signal.aborted || this.#comeDown(new StopReason()));
   }
 
-  // Of these three, nothing is called after a stop, be it that of an observer, who is told just before.
+  // None of these three calls a service after a stop, be it one by the observer who is told of its turn just before.
 
   #init(member: Member): void {
     const { service, controller } = member;
@@ -292,11 +292,12 @@ export class ServiceGroup implements Service, Task {
     const { service, controller, ended } = member;
     if (member.state !== "starting") return;
     if (!service.ready) this.#set(member, "running");
-    else
-    // If its `run` ends first, there is nothing to wait for: it was ephemeral, or the group comes down.
-    this.#call(member, "ready", "running", () =>
-      Promise.race([service.ready?.(controller.signal), ended.run ?? this.#stopped]),
-    );
+    else {
+      // If its `run` ends first, there is nothing to wait for: it was ephemeral, or the group comes down.
+      this.#call(member, "ready", "running", () =>
+        Promise.race([service.ready?.(controller.signal), ended.run ?? this.#stopped]),
+      );
+    }
   }
 
   #finalize(member: Member): void {
