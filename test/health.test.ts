@@ -684,7 +684,7 @@ describe("Bad input", () => {
     const health = new Health();
     for (const value of values) {
       const create = (): unknown => health.component("db", { [option]: value });
-      expectRefusal(create, Refusal, "db", `${option} must be `, shown(value));
+      expectRefusal(create, Refusal, `Cannot add component db: ${option} must be `, shown(value));
     }
     expect(health.snapshot().components).toEqual({});
     health.component("db"); // the name is still free
@@ -695,8 +695,9 @@ describe("Bad input", () => {
     const { told, listen } = listener();
     health.component("db", { check: throwing(failure) }).report("healthy");
     health.subscribe(undefined, listen);
+    const refusal = "Cannot add a component: names must be unique and not empty";
     for (const name of ["db", "", null, undefined, 5, {}]) {
-      expectRefusal(() => health.component(name as never), TypeError, "component", shown(name));
+      expectRefusal(() => health.component(name as never), TypeError, refusal + shown(name));
     }
     expect(() => health.component(Symbol("db") as never)).toThrow(TypeError);
     expect([brief(health.snapshot()), told.length]).toEqual(["healthy: db healthy", 1]);
@@ -710,7 +711,7 @@ describe("Bad input", () => {
     const run = start(health);
     for (const name of ["nobody", "wallet", "old", "", "DB"]) { // itself, too
       const create = (): unknown => health.component("wallet", { check, dependsOn: ["db", name] });
-      expectRefusal(create, TypeError, "wallet", shown(name));
+      expectRefusal(create, TypeError, `Cannot add component wallet: components must exist${shown(name)}`);
     }
     for (const dependsOn of ["db", 5, {}, [null], [["db"]], null]) {
       expect(() => health.component("wallet", { check, dependsOn: dependsOn as never })).toThrow(TypeError);
@@ -731,9 +732,10 @@ describe("Bad input", () => {
     health.subscribe(undefined, listen);
     for (const status of ["", "ok", "Healthy", "toString", null, undefined, 0, 3, ["healthy"]] as never[]) {
       const text = shown(status);
-      expectRefusal(() => db.report(status), TypeError, "db", "status", text);
+      expectRefusal(() => db.report(status), TypeError, "Cannot report on db: status must be one of healthy,", text);
       const wait = health.waitUntil(status);
       await expect(wait).rejects.toThrow(TypeError);
+      await expect(wait).rejects.toThrow("Cannot wait for health: status must be one of healthy,");
       await expect(wait).rejects.toThrow(text);
     }
     expect([db.status, told.length]).toEqual(["starting", 1]);
@@ -746,13 +748,15 @@ describe("Bad input", () => {
     const { signal } = new AbortController();
     const listen = vi.fn();
     for (const name of ["nobody", "old", "", "toString", 5, null] as never[]) {
-      expectRefusal(() => health.subscribe(["db", name], listen, { signal }), TypeError, "component", shown(name));
+      const subscribe = (): unknown => health.subscribe(["db", name], listen, { signal });
+      expectRefusal(subscribe, TypeError, `Cannot subscribe to health: components must exist${shown(name)}`);
       const wait = health.waitUntil("starting", { names: ["db", name], signal });
       await expect(wait).rejects.toThrow(TypeError);
       await expect(wait).rejects.toThrow(shown(name));
     }
     for (const value of [undefined, null, 5, {}] as never[]) {
-      expectRefusal(() => health.subscribe(undefined, value, { signal }), TypeError, "listener must be", shown(value));
+      const subscribe = (): unknown => health.subscribe(undefined, value, { signal });
+      expectRefusal(subscribe, TypeError, "Cannot subscribe to health: listener must be of type function", shown(value));
     }
     expect(() => health.subscribe("db" as never, listen)).toThrow(TypeError);
     db.report("healthy");
