@@ -401,7 +401,7 @@ export class ServiceGroup implements Service, Task {
     member.onEvent?.({ type: "service-state", task: this.#place.task, service: member.name, from, to });
   }
 
-  /** Begins to wait for the next run to be up. */
+  /** What `ready()` waits for from now on: the next run, unless something else is known. */
   #expect(ready: Promise<void> = new Promise((resolve) => (this.#settle = resolve))): void {
     this.#ready = ready;
     ready.catch(() => {});
