@@ -15,6 +15,7 @@ import { type Service, ServiceGroup, type ServiceState, ServiceTimeoutError } fr
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
+import { useNoUnhandledRejections } from "./support/process-events.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
 import {
@@ -31,7 +32,6 @@ import {
   stopping,
   told,
 } from "./support/told.ts";
-import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
 useNoUnhandledRejections();
 useFakeTime();

@@ -16,6 +16,7 @@ import { ServiceGroup } from "allstop/services";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
+import { useNoUnhandledRejections } from "./support/process-events.ts";
 import { settle } from "./support/settle.ts";
 import {
   actionFailed,
@@ -30,7 +31,7 @@ import {
   stopping,
   told,
 } from "./support/told.ts";
-import { useNoUnhandledRejections } from "./support/unhandled.ts";
+import { hangs } from "./support/ways.ts";
 
 useNoUnhandledRejections();
 useFakeTime();
@@ -48,7 +49,6 @@ afterEach(() => {
 });
 
 const error = new Error("no");
-const hangs = (): Promise<never> => new Promise(() => {});
 const fails = async (): Promise<never> => {
   throw error;
 };

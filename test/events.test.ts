@@ -14,9 +14,10 @@ import {
 import type { HealthStatus } from "allstop/health";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { useNoUnhandledRejections } from "./support/process-events.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
-import { useNoUnhandledRejections } from "./support/unhandled.ts";
+import { hangs, throwing } from "./support/ways.ts";
 
 useNoUnhandledRejections();
 
@@ -77,10 +78,6 @@ function printed(event: object, options: Partial<ConsoleConstructorOptions> = {}
 
 const error = new Error("no");
 const elapsed = 5;
-const hangs = (): Promise<never> => new Promise(() => {});
-const throwing = (value: unknown) => (): never => {
-  throw value;
-};
 
 describe("logEvents", () => {
   const manager = "api";

@@ -15,6 +15,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
 import { settle } from "./support/settle.ts";
 import { thrownBy } from "./support/thrown-by.ts";
+import { abortError, hangs, throwing } from "./support/ways.ts";
 
 useFakeTime();
 
@@ -58,13 +59,8 @@ function failing(name: string, error: Error): { name: string; run(signal: AbortS
   return { name, run };
 }
 
-const hangs = (): Promise<never> => new Promise(() => {});
-const abortError = (cause?: unknown): Error => Object.assign(new Error("aborted", { cause }), { name: "AbortError" });
 const rejecting = (value: unknown) => async (): Promise<never> => {
   await null;
-  throw value;
-};
-const throwing = (value: unknown) => (): never => {
   throw value;
 };
 const error = new Error("no");

@@ -18,8 +18,8 @@ import {
   useHealth,
 } from "./support/health.ts";
 import { microtasks } from "./support/microtasks.ts";
+import { useNoWarnings } from "./support/process-events.ts";
 import { settle } from "./support/settle.ts";
-import { useNoWarnings } from "./support/warnings.ts";
 import { hangs, nothing, throwing } from "./support/ways.ts";
 
 useHealth();

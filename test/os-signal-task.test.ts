@@ -11,11 +11,12 @@ import {
   useOsSignals,
   withProcess,
 } from "./support/os-signals.ts";
+import { useNoUnhandledRejections } from "./support/process-events.ts";
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
 import { thrownBy } from "./support/thrown-by.ts";
-import { useNoUnhandledRejections } from "./support/unhandled.ts";
+import { hangs, throwing } from "./support/ways.ts";
 
 useRunsByHand();
 useOsSignals();
@@ -34,10 +35,6 @@ afterEach(() => {
 
 const usr2 = { signals: ["SIGUSR2"] };
 const refusal = "Cannot create an OsSignalTask: signals must be catchable, such as SIGTERM, got ";
-const hangs = (): Promise<never> => new Promise(() => {});
-const throwing = (value: unknown) => (): never => {
-  throw value;
-};
 
 describe("Listening", () => {
   test.each([

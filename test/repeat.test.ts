@@ -27,6 +27,7 @@ import {
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
 import { thrownBy } from "./support/thrown-by.ts";
+import { abortError, nothing, rejecting, throwing } from "./support/ways.ts";
 
 const LONGEST_DELAY = 2 ** 31 - 1;
 
@@ -54,13 +55,6 @@ async function stop(run: Run, reason?: Error): Promise<void> {
   await settle();
   expect([run.end, vi.getTimerCount()]).toEqual(["returned", 0]);
 }
-
-const nothing = (): void => {};
-const throwing = (value: unknown) => (): never => {
-  throw value;
-};
-const rejecting = (value: unknown) => (): Promise<never> => Promise.reject(value);
-const abortError = (cause?: unknown): Error => Object.assign(new Error("aborted", { cause }), { name: "AbortError" });
 
 /** An action whose runs last until the test ends them. */
 function controlled(): { readonly action: Action; readonly calls: ControlledTask[] } {

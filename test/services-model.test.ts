@@ -4,6 +4,7 @@ import { TaskAlreadyStartedError } from "allstop";
 import { type Service, ServiceGroup, ServiceTimeoutError } from "allstop/services";
 import { expect, test, vi } from "vitest";
 import { useFakeTime } from "./support/fake-time.ts";
+import { useNoUnhandledRejections } from "./support/process-events.ts";
 import {
   type Call,
   CALLS,
@@ -14,7 +15,6 @@ import {
   type Shape,
   type Sight,
 } from "./support/services-model.ts";
-import { useNoUnhandledRejections } from "./support/unhandled.ts";
 
 /*
  * Random groups of services, with random fates, under fake time; all that is seen of each run is judged by the model in

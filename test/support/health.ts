@@ -4,9 +4,9 @@ import type { ControlledTask } from "allstop/testing";
 import { expect, vi } from "vitest";
 import { type Run, useRunsByHand } from "./by-hand.ts";
 import { useFakeTime } from "./fake-time.ts";
+import { useNoUnhandledRejections } from "./process-events.ts";
 import { settle } from "./settle.ts";
 import { stubborn } from "./stubborn.ts";
-import { useNoUnhandledRejections } from "./unhandled.ts";
 
 /** From best to worst. */
 export const STATUSES: readonly HealthStatus[] = ["healthy", "degraded", "starting", "unhealthy"];

@@ -4,9 +4,8 @@ import { beforeEach, expect, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./by-hand.ts";
 import { useFakeTime } from "./fake-time.ts";
 import { microtasks } from "./microtasks.ts";
+import { useNoUnhandledRejections, useNoWarnings } from "./process-events.ts";
 import { settle } from "./settle.ts";
-import { useNoUnhandledRejections } from "./unhandled.ts";
-import { useNoWarnings } from "./warnings.ts";
 import { nothing } from "./ways.ts";
 
 /*

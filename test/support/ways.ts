@@ -15,3 +15,8 @@ export function throwing(value: unknown): () => never {
 export function rejecting(value: unknown): () => Promise<never> {
   return () => Promise.reject(value);
 }
+
+/** What is thrown by what stops because of its signal, with that cause or, as some do, without one. */
+export function abortError(cause?: unknown): Error {
+  return Object.assign(new Error("aborted", { cause }), { name: "AbortError" });
+}
