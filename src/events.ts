@@ -36,8 +36,8 @@ export type HealthStatus = "healthy" | "degraded" | "starting" | "unhealthy";
  *
  * `manager` is the name of the {@link Manager}, `""` without one; `task` is the full name of a task; `hook` is the name
  * of a hook, `service` and `component` are bare names, too. `elapsed` is in milliseconds: of a task or hook since it
- * started, of `stopped` since the stop. What has no `manager` is told by a task itself, to its own `onEvent`, or else to
- * that of the manager that runs it.
+ * started, of `stopped` and `http-drained` since the stop. What has no `manager` is told by a task itself, to its own
+ * `onEvent`, or else to that of the manager that runs it.
  */
 export type LifecycleEvent =
   | { readonly type: "task-started"; readonly manager: string; readonly task: string; readonly kind: TaskKind }
@@ -113,7 +113,14 @@ export type LifecycleEvent =
       readonly to: HealthStatus;
       readonly detail?: string;
     }
-  | { readonly type: "health-removed"; readonly component: string };
+  | { readonly type: "health-removed"; readonly component: string }
+  | {
+      readonly type: "http-drained";
+      readonly task: string;
+      readonly requests: number;
+      readonly destroyed: number;
+      readonly elapsed: number;
+    };
 
 /** What {@link logEvents} writes to: `console`, or any logger that takes a message and its fields in that order. */
 export interface Logger {

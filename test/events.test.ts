@@ -140,6 +140,7 @@ describe("logEvents", () => {
     ["info", "health-changed db healthy", { ...health, from: "starting", to: "healthy" }],
     ["warn", "health-changed db unhealthy", { ...health, from: "starting", to: "unhealthy", detail: "no answer" }],
     ["info", "health-removed db", { type: "health-removed", component: "db" }],
+    ["info", "http-drained api/http", { type: "http-drained", task: "api/http", requests: 2, destroyed: 1, elapsed: 9 }],
   ])("logEvents, of services and health, at level %s, says: %s (%j)", (level, message, event) => {
     expect(lineOf(event)).toEqual([level, message, event]);
   });
@@ -338,6 +339,10 @@ describe("logEvents", () => {
     ],
     [{ ...health, from: "unhealthy", to: "healthy" }, "health-changed db healthy { from: 'unhealthy' }"],
     [{ type: "health-removed", component: "db" }, "health-removed db {}"],
+    [
+      { type: "http-drained", task: "api/http", requests: 2, destroyed: 0, elapsed: 51.4 },
+      "http-drained api/http { requests: 2, destroyed: 0, elapsed: 51 }",
+    ],
     [{ type: "x", a: 1, b: { c: null } }, "x { a: 1, b: { c: null } }"],
   ])("logEvents, with Node's console, prints one line, with what the message does not say: %j", (event, line) => {
     expect(printed(event)).toBe(`${line}\n`);

@@ -31,3 +31,8 @@ export async function sleep(milliseconds: number, signal: AbortSignal): Promise<
   unlisten();
   if (milliseconds > LONGEST_DELAY && !signal.aborted) await sleep(milliseconds - LONGEST_DELAY, signal);
 }
+
+/** Calls back once all that has arrived by now has been read. It is no promise, lest what it throws is a rejection. */
+export function afterTurn(callback: () => void): void {
+  setImmediate(callback);
+}

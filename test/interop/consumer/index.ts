@@ -164,6 +164,8 @@ function observe(event: LifecycleEvent): void {
       return note(event.component, event.from, event.to, event.detail?.toUpperCase());
     case "health-removed":
       return note(event.component);
+    case "http-drained":
+      return note(event.task, event.requests.toFixed(), event.destroyed.toFixed(), event.elapsed.toFixed());
     default:
       return event satisfies never;
   }

@@ -1,0 +1,259 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2Session, Http2Stream } from "node:http2";
+import type { Server, Socket } from "node:net";
+import { afterTurn, startTimer, type Timer } from "./time.ts";
+
+/**
+ * How long a connection may be idle once the listener is closed, in milliseconds: what a client had sent by then, or
+ * sends because its last answer still said `keep-alive`, is on its way.
+ */
+export const GRACE = 50;
+
+/** What only a server of HTTP/1 has. */
+interface Http1Server extends Server {
+  closeIdleConnections?: () => void;
+  closeAllConnections?: () => void;
+}
+
+/** What goes on over a connection: an answer, or a stream of HTTP/2; or the socket itself, once it was upgraded. */
+type Subject = ServerResponse | Http2Stream | Socket;
+
+/** A connection that can carry requests. (Below one of TLS there is one of TCP, which carries none itself.) */
+interface Connection {
+  readonly socket: Socket;
+  readonly isSecure: boolean;
+  /** What is not done, in order. */
+  readonly open: Set<Subject>;
+  session?: Http2Session;
+  /** Whether an answer has said that it is the last one. */
+  isClosing?: boolean;
+  /** Whether it takes no more requests before the next answer, as there may always be another one. */
+  isFull?: boolean;
+  timer?: Timer;
+}
+
+/**
+ * The connections of a server, and what goes on over each.
+ *
+ * It sees what the server emits, instead of listening to it: a listener for `upgrade` or `checkContinue` would take
+ * from the server what it does by itself without one, and none can keep a request from the others.
+ */
+export class HttpConnections {
+  readonly #closed = new AbortController();
+  /** How many requests were in flight at the stop, or came later. */
+  requests = 0;
+  /** How many connections there have been. */
+  opened = 0;
+  /** Aborts when the listener is closed and the last connection gone, whoever did that. */
+  readonly closed: AbortSignal = this.#closed.signal;
+  readonly #restore: () => void;
+  readonly #server: Http1Server;
+  readonly #connections = new Map<Socket, Connection>();
+  /** The one that was opened last. */
+  #newest!: Connection;
+  /** How many of them are of TLS. */
+  #secure = 0;
+  #listening!: Promise<void>;
+  #settle: ((error?: Error) => void) | undefined;
+  #phase: "serving" | "stopping" | "closing" = "serving";
+
+  constructor(server: Server) {
+    const emit: (event: string | symbol, ...args: unknown[]) => boolean = server.emit;
+    let isReleased = false;
+    this.#server = server;
+    this.#restore = () => {
+      isReleased = true;
+      // Unless somebody else has wrapped it since.
+      if (server.emit !== observe) return;
+      Reflect.deleteProperty(server, "emit");
+      if (server.emit !== emit) server.emit = emit;
+    };
+    const observe = (event: string | symbol, ...args: unknown[]): boolean => {
+      const pass = (): boolean => emit.call(server, event, ...args);
+      return isReleased ? pass() : this.#observe(pass, event, args);
+    };
+    server.emit = observe;
+  }
+
+  /** Waits until the server listens, which it is about to. */
+  listening(): Promise<void> {
+    this.#listening = new Promise((resolve, reject) => {
+      this.#settle = (error) => (error ? reject(error) : resolve());
+    });
+    return this.#listening;
+  }
+
+  /** Leaves the server as it was; if that is still about to listen, once it does, or has failed to. */
+  release(): void {
+    if (this.#settle && !this.closed.aborted) this.#listening.then(this.#restore, this.#restore);
+    else this.#restore();
+  }
+
+  /** From now on each connection is told, with what is the last answer for now, that it ends. */
+  stop(): void {
+    this.#phase = "stopping";
+    for (const connection of this.#connections.values()) {
+      for (const subject of connection.open) this.#sayLast(connection, subject);
+    }
+  }
+
+  /** Closes the listener, and each connection once it is idle. */
+  close(): void {
+    this.#phase = "closing";
+    // `close` calls it, and it would cut the end of an answer that is still being sent.
+    if (this.#connections.size) this.#server.closeIdleConnections = () => {};
+    if (!this.closed.aborted) this.#server.close();
+    delete this.#server.closeIdleConnections;
+    for (const connection of this.#connections.values()) this.#rest(connection);
+  }
+
+  /** Closes, once there are no others, the idle ones that the server had before it was watched. */
+  sweep(): void {
+    if (!this.#connections.size) this.#server.closeIdleConnections?.();
+  }
+
+  /** @returns Over how many connections something went on. */
+  destroy(): number {
+    let busy = 0;
+    for (const { socket, open } of this.#connections.values()) {
+      if (open.size) busy++;
+      socket.destroy();
+    }
+    // Those that it had before it was watched.
+    this.#server.closeAllConnections?.();
+    return busy;
+  }
+
+  /** @param args - Are, for each event, as Node's documentation says. */
+  #observe(pass: () => boolean, event: string | symbol, args: readonly unknown[]): boolean {
+    switch (event) {
+      case "connection":
+      case "secureConnection":
+        this.#add(args[0] as Socket);
+        break;
+      case "session": {
+        // It is told from within the emission of its socket.
+        const connection = this.#newest;
+        connection.session = args[0] as Http2Session;
+        connection.session.on("stream", (stream) => this.#begin(connection, stream));
+        break;
+      }
+      case "request":
+      case "checkContinue":
+      case "checkExpectation":
+      case "upgrade":
+      case "connect":
+        return this.#request(pass, args[0] as IncomingMessage, args[1] as ServerResponse | Socket);
+      case "close":
+        this.#closed.abort();
+        break;
+      case "listening":
+      case "error":
+        if (!this.#settle) break;
+        this.#settle(args[0] as Error | undefined);
+        this.#settle = undefined;
+        // Without a listener, an error would be thrown.
+        return !this.#server.listenerCount(event) || pass();
+    }
+    return pass();
+  }
+
+  #add(socket: Socket): Connection {
+    const connection: Connection = { socket, isSecure: "encrypted" in socket, open: new Set() };
+    this.opened++;
+    this.#newest = connection;
+    this.#connections.set(socket, connection);
+    if (connection.isSecure) this.#secure++;
+    socket.once("close", () => {
+      this.#connections.delete(socket);
+      if (connection.isSecure) this.#secure--;
+      clearTimeout(connection.timer);
+    });
+    this.#rest(connection);
+    return connection;
+  }
+
+  #request(pass: () => boolean, request: IncomingMessage, subject: ServerResponse | Socket): boolean {
+    // With HTTP/2 it is a stream, which was told before.
+    if (request.httpVersionMajor > 1) return pass();
+    const connection = this.#connections.get(request.socket) ?? this.#add(request.socket);
+    // A listener hands it on to the others.
+    if (connection.open.has(subject)) return pass();
+    // The client has been told, or will be, that this one is not answered any more.
+    const newest = newestOf(connection);
+    const isTooMuch = connection.isFull && newest && "headersSent" in newest && !newest.headersSent;
+    if (connection.isClosing || isTooMuch) {
+      // Nor are those after it, whose answers would wait for its own.
+      connection.isClosing = true;
+      return true;
+    }
+    this.#begin(connection, subject);
+    if (this.#phase === "serving" || subject === request.socket) return pass();
+    // Of several that arrived at once the last one is known, before the first one is answered.
+    afterTurn(() => {
+      connection.isFull = this.#phase === "closing";
+      if (!request.socket.destroyed) pass();
+    });
+    return true;
+  }
+
+  #begin(connection: Connection, subject: Subject): void {
+    clearTimeout(connection.timer);
+    connection.open.add(subject);
+    subject.once("close", () => {
+      connection.open.delete(subject);
+      this.#rest(connection);
+    });
+    if (this.#phase !== "serving") this.#sayLast(connection, subject);
+  }
+
+  /** Counts it, and has the client told that, for all that is known by now, nothing is to follow it. */
+  #sayLast(connection: Connection, subject: Subject): void {
+    if (subject === connection.socket) return;
+    this.requests++;
+    // It goes on until its streams are done, and those that have arrived with them.
+    afterTurn(() => afterTurn(() => connection.session?.close()));
+    if (!("writeHead" in subject) || subject.headersSent) return;
+    const { writeHead } = subject;
+    // Node calls it, too, as late as it can.
+    subject.writeHead = (...args: unknown[]) => {
+      const isLast = newestOf(connection) === subject;
+      if (isLast && !subject.headersSent) {
+        subject.shouldKeepAlive = false;
+        // It would change how Node reads a list of headers, which is rare, and needs no more than the above.
+        if (!Array.isArray(args.at(-1))) subject.setHeader("Connection", "close");
+      }
+      writeHead.apply(subject, args as Parameters<typeof writeHead>); // whichever of its signatures they are of
+      // It is true again if a header that was given just now says so.
+      if (isLast && !subject.shouldKeepAlive) {
+        connection.isClosing = true;
+        // Node calls it after this answer. To be destroyed would cut that off for a client that still sends.
+        connection.socket.destroySoon = () => connection.socket.end();
+      }
+      return subject;
+    };
+  }
+
+  /** Ends a connection that stays idle. */
+  #rest(connection: Connection): void {
+    if (this.#phase !== "closing" || connection.open.size) return;
+    connection.timer = startTimer(GRACE, () => {
+      // What has arrived while the program was busy is read first.
+      afterTurn(() => {
+        const { socket, isSecure, session, open } = connection;
+        const isBase = "setSecureContext" in this.#server && !isSecure;
+        if (open.size) return;
+        // In its handshake, or below one of TLS: of which, is not known.
+        if (isBase ? this.#secure : session && !session.closed) {
+          session?.close();
+          this.#rest(connection);
+        } else if (session) socket.destroySoon();
+        else socket.destroy();
+      });
+    });
+  }
+}
+
+function newestOf({ open }: Connection): Subject | undefined {
+  return [...open].at(-1);
+}
