@@ -19,25 +19,29 @@ const generated = `${root}test/.generated/docs`;
 const readme = readFileSync(`${root}README.md`, "utf8");
 const sources = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
 
-/** The README's programs, each of which is followed by what it prints. */
+/** The lines that `// prints` says are printed, where it is. */
+function printsOf(code: string): string[] {
+  return Array.from(code.matchAll(/\/\/ prints (.*)$/gm), ([, line = ""]) => line);
+}
+
+/** The README's programs, each of which is followed by what it prints, or says it as the examples of comments do. */
 function readmeFences(): Fence[] {
   const fences = Array.from(readme.matchAll(/^```ts\n([^]*?)^```\n(?:[^`]*^```text\n([^]*?)^```)?/gm));
   return fences.map(([, code = "", output = ""], i) => ({
     name: `readme-${i + 1}`,
     code,
-    output: output.split("\n").slice(0, -1),
-    ordered: true,
+    output: output ? output.split("\n").slice(0, -1) : printsOf(code),
+    ordered: output > "",
   }));
 }
 
-/** The examples of the doc comments, in which `// prints` says what is printed, where it is. */
+/** The examples of the doc comments. */
 function exampleFences(file: string): Fence[] {
   const source = readFileSync(`${root}src/${file}`, "utf8");
   const fences = Array.from(source.matchAll(/^ *\* @example .*\n *\* ```ts\n([^]*?)^ *\* ```$/gm));
   return fences.map(([, comment = ""], i) => {
     const code = comment.replace(/^ *\* ?/gm, "");
-    const output = Array.from(code.matchAll(/\/\/ prints (.*)$/gm), ([, line = ""]) => line);
-    return { name: `${file.replace(/\W/g, "-")}-${i + 1}`, code, output, ordered: false };
+    return { name: `${file.replace(/\W/g, "-")}-${i + 1}`, code, output: printsOf(code), ordered: false };
   });
 }
 

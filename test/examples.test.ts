@@ -32,49 +32,50 @@ function fetchText(url: string): Promise<string> {
 
 test.each(["SIGINT", "SIGTERM"] as const)("the service serves until %s, and ends with exit code 0, cleanup shown", async (signal) => {
   const program = new Program(`examples/${service}`);
-  const url = await program.line("http://");
-  expect(program.lines[0]).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/);
-  await program.line("Loaded the visits");
+  const urlOf = async (name: string): Promise<string> => (await program.line(`${name}: http://`)).slice(name.length + 2);
+  const [url, admin] = [await urlOf("http"), await urlOf("admin")];
+  await program.line("task-ended shop/loadVisits");
   expect(await fetchText(url)).toBe("Visit 1 of /\n");
   expect(await fetchText(url)).toBe("Visit 2 of /\n");
-  await program.line("task-ended shop/loadVisits");
+  expect(await fetchText(`${admin}/ready`)).toBe("Ready\n");
+  expect(JSON.parse(await fetchText(`${admin}/health`)).status).toBe("healthy");
+  expect(await fetchText(`${admin}/metrics`)).toContain('allstop_tasks_running{task="shop/http"} 1\n');
+  expect(await fetchText(`${admin}/`)).toContain("shop/heartbeat");
   program.send(signal);
   expect(await program.end()).toBe(0);
   expect(program.stderr).toBe("");
-  const timeless = program.lines.slice(1).map((line) => line.replace(/elapsed: \d+/, "elapsed: N"));
-  expect(timeless).toEqual([
-    "task-started shop/loadVisits { manager: 'shop', kind: 'ephemeral' }",
+  const [log, text] = partition(program.lines);
+  expect(log.map((line) => line.replace(/elapsed: \d+/, "elapsed: N").replace(/:\d+$/, ":N"))).toEqual([
+    "task-started shop/admin { manager: 'shop', kind: 'background' }",
+    "task-started shop/health { manager: 'shop', kind: 'background' }",
     "task-started shop/os-signal { manager: 'shop', kind: 'main' }",
+    "task-started shop/loadVisits { manager: 'shop', kind: 'ephemeral' }",
     "task-started shop/http { manager: 'shop', kind: 'main' }",
     "task-started shop/heartbeat { manager: 'shop', kind: 'main' }",
-    "Loaded the visits",
+    "http: http://127.0.0.1:N",
+    "admin: http://127.0.0.1:N",
+    "health-changed visits healthy { from: 'starting' }",
     "task-ended shop/loadVisits returned { manager: 'shop', kind: 'ephemeral', elapsed: N }",
     "task-ended shop/os-signal returned { manager: 'shop', kind: 'main', elapsed: N }",
-    "stopping shop { reason: 'AbortError: Stopped by shop/os-signal', pending: [ 'shop/http', 'shop/heartbeat' ] }",
+    "stopping shop { reason: 'AbortError: Stopped by shop/os-signal', pending: [ 'shop/admin', 'shop/health', 'shop/http', 'shop/heartbeat' ] }",
+    "task-ended shop/health returned { manager: 'shop', kind: 'background', elapsed: N }",
     "task-ended shop/heartbeat cancelled { manager: 'shop', kind: 'main', elapsed: N }",
+    "http-drained shop/http { requests: 0, destroyed: 0, elapsed: N }",
     "task-ended shop/http returned { manager: 'shop', kind: 'main', elapsed: N }",
+    "http-drained shop/admin { requests: 0, destroyed: 0, elapsed: N }",
+    "task-ended shop/admin returned { manager: 'shop', kind: 'background', elapsed: N }",
     "Saved the visits of 1 pages",
     "cleanup-ended saveVisits { manager: 'shop', elapsed: N }",
     "stopped shop { failures: [], elapsed: N }",
   ]);
+  // Who ran when, in a picture.
+  for (const task of ["admin", "health", "os-signal", "loadVisits", "http", "heartbeat"]) {
+    expect(text.join("\n")).toMatch(new RegExp(`^shop/${task} +[^ ]`, "m"));
+  }
 });
 
-test("the service takes its port from PORT, and ends with an error when that is taken", async () => {
-  const first = new Program(`examples/${service}`);
-  const url = await first.line("http://");
-  const second = new Program(`examples/${service}`, [], { PORT: new URL(url).port });
-  expect(await second.end()).toBe(1);
-  expect(second.stderr).toContain("EADDRINUSE");
-});
-
-test("the configuration is checked whole before anything starts: every bad variable is named, exit code 1", async () => {
-  const program = new Program(`examples/${configuration}`, [], { PORT: "http", BATCH_SIZE: "-1" });
-  expect(await program.end()).toBe(1);
-  expect(program.lines).toEqual([]);
-  expect(program.stderr.split("\n")).toEqual([
-    "DATABASE_URL must be a URL, got nothing",
-    "PORT must be a whole number, got http",
-    "BATCH_SIZE must be a whole number, got -1",
-    "",
-  ]);
-});
+/** What was logged, and what came after the end. */
+function partition(lines: readonly string[]): [string[], string[]] {
+  const end = lines.findIndex((line) => line.startsWith("stopped shop ")) + 1;
+  return [lines.slice(0, end), lines.slice(end)];
+}

@@ -2,12 +2,16 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { runInNewContext } from "node:vm";
 import * as allstop from "allstop";
+import * as admin from "allstop/admin";
 import * as group from "allstop/group";
 import * as health from "allstop/health";
+import * as http from "allstop/http";
+import * as metrics from "allstop/metrics";
 import * as repeat from "allstop/repeat";
 import * as restart from "allstop/restart";
 import * as services from "allstop/services";
 import * as testing from "allstop/testing";
+import * as timeline from "allstop/timeline";
 import { describe, expect, test, vi } from "vitest";
 import { bundle } from "./support/bundle.ts";
 
@@ -17,6 +21,15 @@ const manifest = JSON.parse(read("package.json"));
 const files = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
 const rooms = files.filter((file) => !file.startsWith("internal"));
 const withoutComments = (source: string): string => source.replace(/\/\*[^]*?\*\/|\/\/.*$/gm, "");
+/** The batteries for Node alone, and what only they use. */
+const ofNode = [
+  "admin.ts",
+  "http.ts",
+  "internal/admin-page.ts",
+  "internal/admin-view.ts",
+  "internal/http-connections.ts",
+  "internal/profile.ts",
+];
 const sources = files.map((file): [string, string] => [file, withoutComments(read(`src/${file}`))]);
 
 test("the root entry exports these names and no others", () => {
@@ -35,14 +48,19 @@ test("the root entry exports these names and no others", () => {
 });
 
 test("each subpath exports these names and no others", () => {
-  const subpaths = Object.entries({ group, health, repeat, restart, services, testing });
+  const batteries = { admin, group, health, http, metrics, repeat, restart, services, testing, timeline };
+  const subpaths = Object.entries(batteries);
   expect(Object.fromEntries(subpaths.map(([name, room]) => [name, Object.keys(room).sort()]))).toEqual({
+    admin: ["AdminServerTask"],
     group: ["GroupTask"],
     health: ["Health"],
+    http: ["HttpServerTask"],
+    metrics: ["Metrics"],
     repeat: ["LoopTask", "PollTask", "SignalTriggerTask"],
     restart: ["RestartLimitError", "RestartTask", "backoff"],
     services: ["ServiceGroup", "ServiceTimeoutError"],
     testing: ["ControlledTask", "EventLog"],
+    timeline: ["Timeline"],
   });
   expect(Object.keys(manifest.exports)).toEqual([".", ...subpaths.map(([name]) => `./${name}`)]);
 });
@@ -107,10 +125,20 @@ test("the root entry needs nothing of Node's: the Manager runs in a realm that h
 test.each([
   ["group", 'new room.GroupTask("group", (manager) => manager.run(async () => ran(), async () => ran()))'],
   ["health", '((task) => (task.component("db", { check: ran, interval: 0 }), task))(new room.Health())'],
+  ["metrics", `{ run: async () => ["task-started", "task-ended"].forEach((type) => {
+    const metrics = new room.Metrics();
+    metrics.observe({ type, manager: "", task: "x", kind: "main", outcome: "returned", elapsed: 1 });
+    if (metrics.render().includes('{task="x"')) ran();
+  }) }`],
   ["repeat", "new room.LoopTask(ran)"],
   ["repeat", "new room.PollTask(ran, { interval: 1 })"],
   ["restart", 'new room.RestartTask(async () => ran(), { policy: "always", delay: 0 })'],
   ["services", "new room.ServiceGroup([{ init: ran, run: async () => ran() }])"],
+  ["timeline", `{ run: async () => ["task-started", "stopping"].forEach((type) => {
+    const timeline = new room.Timeline();
+    timeline.observe({ type, manager: "", task: "x", kind: "main", pending: [] });
+    if (timeline.toText() && timeline.toTrace()) ran();
+  }) }`],
   ["testing", "{ run: async (signal) => void (ran(), ran(), await new room.ControlledTask().run(signal)) }"],
 ])("allstop/%s needs nothing of Node's either: a realm with a browser's globals only runs %s", async (name, task) => {
   const script = await bundle(`export * from "allstop/${name}"`, { format: "iife", globalName: "room" });
@@ -122,8 +150,10 @@ test.each([
 });
 
 describe("each file of src", () => {
-  test.each(sources)("%s imports only what is there, and nothing of Node's", (file, source) => {
+  test.each(sources)("%s imports only what is there, and nothing of Node's unless it is for Node", (file, source) => {
     for (const [, path = ""] of source.matchAll(/^(?:import|export)[^"]* from "([^"]+)";/gm)) {
+      if (ofNode.includes(file) && path.startsWith("node:")) continue;
+      expect(ofNode.includes(file) ? [] : ofNode).not.toContain(path.replace(/^.*\/(?=internal)|^\.\//, ""));
       expect(path).toMatch(/^\.\.?\/.*\.ts$/);
       expect(existsSync(fileURLToPath(new URL(path, `file://${root}src/${file}`)))).toBe(true);
     }
@@ -131,7 +161,10 @@ describe("each file of src", () => {
 
   test.each(sources)("%s leaves listeners and timers to the one file for them", (file, source) => {
     if (file !== "internal/abort.ts") expect(source).not.toMatch(/(add|remove)EventListener\(/);
-    if (file !== "internal/time.ts") expect(source).not.toMatch(/set(Timeout|Interval|Immediate)\(/);
+    // The page has a script that runs in a browser.
+    if (!["internal/time.ts", "internal/admin-page.ts"].includes(file)) {
+      expect(source).not.toMatch(/set(Timeout|Interval|Immediate)\(/);
+    }
     expect(source).not.toMatch(/process\.exit/);
     expect(source).not.toMatch(/\bany\b[;,)>\]]|@ts-|export default|\benum\b|\bnamespace\b/);
   });

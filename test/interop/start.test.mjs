@@ -29,9 +29,11 @@ for (const { signal, toAll } of [
       lines.push(line);
       if (line.startsWith("task-ended shop/loadVisits")) process.kill(toAll ? -npm.pid : npm.pid, signal);
     }
-    assert.match(lines[0], /^http:\/\/127\.0\.0\.1:\d+$/);
-    assert.ok(lines.includes("Saved the visits of 0 pages"), lines.join("\n"));
-    assert.match(lines.at(-1), /^stopped shop /);
+    const text = lines.join("\n");
+    assert.match(text, /^http: http:\/\/127\.0\.0\.1:\d+$/m);
+    assert.match(text, /^admin: http:\/\/127\.0\.0\.1:\d+$/m);
+    assert.match(text, /^Saved the visits of 0 pages$/m);
+    assert.match(text, /^stopped shop .*\n[^]*shop\/heartbeat +[^ ]/m);
     assert.deepEqual(await ended, [0, null]);
   });
 }

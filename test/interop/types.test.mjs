@@ -1,6 +1,7 @@
 /*
  * The declarations of the packed package compile for its users: with the oldest and the newest compiler that is
- * promised, in both ways to resolve modules, with and without the types of Node, and with every file checked.
+ * promised, in both ways to resolve modules, with and - but for what is for Node alone - without the types of Node, and
+ * with every file checked.
  */
 import assert from "node:assert/strict";
 import { cp, writeFile } from "node:fs/promises";
@@ -11,6 +12,9 @@ import ts from "typescript-5.4";
 import { entries, install, installed, run, temporaryFolder } from "./support.mjs";
 
 const consumer = fileURLToPath(new URL("consumer", import.meta.url));
+
+/** What is for Node alone, and so needs its types. */
+const ofNode = ["allstop/admin", "allstop/http"];
 
 const compilers = ["typescript-5.4", "typescript-7"];
 
@@ -52,24 +56,24 @@ test("a consumer compiles", async (t) => {
       for (const { name, nodeTypes, libraries } of environments) {
         await t.test(`with ${compiler}, ${resolution.moduleResolution}, ${name}`, async (t) => {
           const project = nodeTypes ? withNodeTypes : without;
-          await compile(t, compiler, project, ["consumer/*.ts"], { ...resolution, ...libraries });
+          const files = entries.filter(({ name }) => nodeTypes || !ofNode.includes(name)).map(fileOf);
+          await compile(t, compiler, project, files, { ...resolution, ...libraries });
         });
       }
     }
   }
 
   for (const { name } of entries) {
-    await t.test(`also one that imports nothing but ${name}, with the types of a browser`, async (t) => {
-      await writeFile(join(without, "alone.ts"), `export * from "${name}";`);
-      const { libraries } = environments.find((environment) => environment.name === "the types of a browser");
-      await compile(t, "typescript-7", without, ["alone.ts"], { ...resolutions[0], ...libraries });
+    const environment = ofNode.includes(name) ? "the types of Node" : "the types of a browser";
+    await t.test(`also one that imports nothing but ${name}, with ${environment}`, async (t) => {
+      const { nodeTypes, libraries } = environments.find(({ name }) => name === environment);
+      const project = nodeTypes ? withNodeTypes : without;
+      await writeFile(join(project, "alone.ts"), `export * from "${name}";`);
+      await compile(t, "typescript-7", project, ["alone.ts"], { ...resolutions[0], ...libraries });
     });
   }
 
-  const files = entries.map(({ name }) => {
-    const room = name === "allstop" ? "index" : basename(name);
-    return join(without, "consumer", `${room}.ts`);
-  });
+  const files = entries.map((entry) => join(without, fileOf(entry)));
   const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, types: [] });
   for (const [index, { name }] of entries.entries()) {
     await t.test(`that uses every export of ${name}`, () => {
@@ -78,6 +82,11 @@ test("a consumer compiles", async (t) => {
     });
   }
 });
+
+/** What uses all that an entry exports. */
+function fileOf({ name }) {
+  return `consumer/${name === "allstop" ? "index" : basename(name)}.ts`;
+}
 
 /** Compiles files of a project, without any error. */
 async function compile(t, compiler, project, include, moreOptions) {

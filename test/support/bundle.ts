@@ -33,10 +33,13 @@ export async function bundle(source: string, options: object = { format: "esm" }
   return contents;
 }
 
-/** How many bytes a user's bundle takes up, compressed with brotli, without the Manager if it is for a battery. */
+/**
+ * How many bytes a user's bundle takes up, compressed with brotli; if it is for a battery, without the Manager, and
+ * without HttpServerTask and the page in that of an AdminServerTask.
+ */
 export async function bundleSize(source: string): Promise<number> {
-  const external = source.includes('"allstop/') ? ["./manager.ts"] : [];
-  return brotliCompressSync(await bundle(source, { format: "esm", external })).length;
+  const external = source.includes('"allstop/') ? ["./manager.ts", "./http.ts", "./internal/admin-page.ts"] : [];
+  return brotliCompressSync(await bundle(source, { format: "esm", platform: "node", external })).length;
 }
 
 /** Makes one JavaScript file, which starts faster, of a program of `test/`. */
