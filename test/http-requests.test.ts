@@ -312,6 +312,29 @@ describe("A slow client", () => {
     expectBody(client.answers()[0], body);
     await expectDrained(server, 1);
   });
+
+  test("gets all of an early answer, for how long it may send its body", async () => {
+    const { backend, server } = await serve();
+    const client = await server.client(post("/upload", "half", 8));
+    const other = await server.client(get("/other"));
+    const { response } = await backend.request("/upload");
+    (await backend.request("/other")).response.flushHeaders();
+    server.begin();
+    await whenClosed(server);
+    client.socket.pause();
+    const body = megabytes(2);
+    response.writeHead(413).end(body);
+    await once(response, "close");
+    (await backend.request("/other")).answer();
+    // By then an idle connection of that time is closed.
+    await other.closed;
+    client.send("rest");
+    await setImmediate();
+    client.socket.resume();
+    await client.closed;
+    expectBody(client.answers()[0], body);
+    await expectDrained(server, 2);
+  });
 });
 
 function expectBody(answer: Answer | undefined, body: string): void {

@@ -200,9 +200,14 @@ export class HttpConnections {
   #begin(connection: Connection, subject: Subject): void {
     clearTimeout(connection.timer);
     connection.open.add(subject);
-    subject.once("close", () => {
+    const over = (): void => {
       connection.open.delete(subject);
       this.#rest(connection);
+    };
+    // While a client still sends what nobody reads, to destroy the socket would cut the end of the answer.
+    subject.once("close", () => {
+      if ("req" in subject && !subject.req.complete) subject.req.once("close", over);
+      else over();
     });
     if (this.#phase !== "serving") this.#sayLast(connection, subject);
   }
