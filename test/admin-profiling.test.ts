@@ -1,5 +1,7 @@
 import { Session } from "node:inspector";
 import { Session as PromisesSession } from "node:inspector/promises";
+import { syncBuiltinESMExports } from "node:module";
+import v8 from "node:v8";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { type AdminRun, question, serveAdmin, useAdmin } from "./support/admin.ts";
 import type { Answer, RawClient } from "./support/http.ts";
@@ -153,6 +155,16 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
     expect(nodes.length).toBe(snapshot.node_count * snapshot.meta.node_fields.length);
     expect(edges.length).toBe(snapshot.edge_count * snapshot.meta.edge_fields.length);
     expect(strings).toContain("AdminServerTask");
+  });
+
+  test("is not made for HEAD", async () => {
+    const made = vi.spyOn(v8, "getHeapSnapshot");
+    syncBuiltinESMExports();
+    const run = await serveAdmin({ profiling: true });
+    expect((await run.ask("/debug/heap", { method: "HEAD" })).status).toBe(200);
+    expect(made).not.toHaveBeenCalled();
+    made.mockRestore();
+    syncBuiltinESMExports();
   });
 
   test("whose client hangs up in the middle leaves nothing that would hold the stop", async () => {
