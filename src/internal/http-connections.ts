@@ -46,6 +46,7 @@ export class HttpConnections {
   opened = 0;
   /** Aborts when the listener is closed and the last connection gone, whoever did that. */
   readonly closed: AbortSignal = this.#closed.signal;
+  readonly #pass: (event: string | symbol, ...args: unknown[]) => boolean;
   readonly #restore: () => void;
   readonly #server: Http1Server;
   readonly #connections = new Map<Socket, Connection>();
@@ -68,10 +69,9 @@ export class HttpConnections {
       Reflect.deleteProperty(server, "emit");
       if (server.emit !== emit) server.emit = emit;
     };
-    const observe = (event: string | symbol, ...args: unknown[]): boolean => {
-      const pass = (): boolean => emit.call(server, event, ...args);
-      return isReleased ? pass() : this.#observe(pass, event, args);
-    };
+    const observe = (event: string | symbol, ...args: unknown[]): boolean =>
+      (!isReleased && this.#takes(event, args)) || emit.call(server, event, ...args);
+    this.#pass = (event, ...args) => emit.call(server, event, ...args);
     server.emit = observe;
   }
 
@@ -124,8 +124,13 @@ export class HttpConnections {
     return busy;
   }
 
-  /** @param args - Are, for each event, as Node's documentation says. */
-  #observe(pass: () => boolean, event: string | symbol, args: readonly unknown[]): boolean {
+  /**
+   * Takes note of what the server emits.
+   *
+   * @param args - Are, for each event, as Node's documentation says.
+   * @returns Whether it takes it from the listeners, for now or for ever.
+   */
+  #takes(event: string | symbol, args: readonly unknown[]): boolean {
     switch (event) {
       case "connection":
       case "secureConnection":
@@ -143,7 +148,7 @@ export class HttpConnections {
       case "checkExpectation":
       case "upgrade":
       case "connect":
-        return this.#request(pass, args[0] as IncomingMessage, args[1] as ServerResponse | Socket);
+        return this.#takesRequest(event, args[0] as IncomingMessage, args[1] as ServerResponse | Socket);
       case "close":
         this.#closed.abort();
         break;
@@ -153,9 +158,9 @@ export class HttpConnections {
         this.#settle(args[0] as Error | undefined);
         this.#settle = undefined;
         // Without a listener, an error would be thrown.
-        return !this.#server.listenerCount(event) || pass();
+        return !this.#server.listenerCount(event);
     }
-    return pass();
+    return false;
   }
 
   #add(socket: Socket): Connection {
@@ -173,26 +178,26 @@ export class HttpConnections {
     return connection;
   }
 
-  #request(pass: () => boolean, request: IncomingMessage, subject: ServerResponse | Socket): boolean {
+  #takesRequest(event: string, request: IncomingMessage, subject: ServerResponse | Socket): boolean {
     // With HTTP/2 it is a stream, which was told before.
-    if (request.httpVersionMajor > 1) return pass();
+    if (request.httpVersionMajor > 1) return false;
     const connection = this.#connections.get(request.socket) ?? this.#add(request.socket);
     // A listener hands it on to the others.
-    if (connection.open.has(subject)) return pass();
+    if (connection.open.has(subject)) return false;
     // The client has been told, or will be, that this one is not answered any more.
-    const newest = newestOf(connection);
-    const isTooMuch = connection.isFull && newest && "headersSent" in newest && !newest.headersSent;
+    const newest = connection.isFull && newestOf(connection);
+    const isTooMuch = newest && "headersSent" in newest && !newest.headersSent;
     if (connection.isClosing || isTooMuch) {
       // Nor are those after it, whose answers would wait for its own.
       connection.isClosing = true;
       return true;
     }
     this.#begin(connection, subject);
-    if (this.#phase === "serving" || subject === request.socket) return pass();
+    if (this.#phase === "serving" || subject === request.socket) return false;
     // Of several that arrived at once the last one is known, before the first one is answered.
     afterTurn(() => {
       connection.isFull = this.#phase === "closing";
-      if (!request.socket.destroyed) pass();
+      if (!request.socket.destroyed) this.#pass(event, request, subject);
     });
     return true;
   }
@@ -205,7 +210,7 @@ export class HttpConnections {
       this.#rest(connection);
     };
     // While a client still sends what nobody reads, to destroy the socket would cut the end of the answer.
-    subject.once("close", () => {
+    subject.on("close", () => {
       if ("req" in subject && !subject.req.complete) subject.req.once("close", over);
       else over();
     });
