@@ -106,8 +106,9 @@ const COMMON = { "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff
  * It listens on loopback, unless told otherwise. What goes beyond a status, `/metrics` aside, is told to clients of
  * loopback only; and of these to none that came by another name, such as a page that a browser was lured to.
  *
- * Run it in the manager that it is given. While that stops, which is when probes and page are needed most, it goes on
- * answering until the other tasks have ended, or `drainTimeout` has passed, which is for that and its own drain.
+ * Run it in the manager that it is given, which should have no other of its kind. While that stops, which is when
+ * probes and page are needed most, it goes on answering until the other tasks have ended, or `drainTimeout` has passed,
+ * which is for that and its own drain. So it is always among the last to end, though it holds up nothing.
  *
  * @example With a health page, and a readiness probe
  * ```ts
@@ -163,7 +164,7 @@ export class AdminServerTask extends HttpServerTask {
     this.#hosts = ["localhost", "127.0.0.1", "[::1]", host.toLowerCase(), `[${host.toLowerCase()}]`];
     this.#routes.set("/", () => this.#page());
     this.#routes.set("/health", (call) => this.#health(call));
-    this.#routes.set("/ready", () => this.#readiness());
+    this.#routes.set("/ready", (call) => this.#readiness(call));
     if (metrics) this.#routes.set("/metrics", () => metricsOf(metrics));
     if (profiling) {
       this.#routes.set("/debug/profile", (call) => this.#profile(call));
@@ -215,6 +216,9 @@ export class AdminServerTask extends HttpServerTask {
     const route = this.#routes.get(path);
     if (!route) return plain("Not found", 404);
     if (!isLocal && /^\/(debug|$)/.test(path)) return plain("Only for clients of this machine", 403);
+    // Some page on the web can make a browser ask for a profile, though not read it.
+    const isForeign = headers["sec-fetch-site"] === "cross-site" && path.startsWith("/debug");
+    if (isForeign) return plain("Not for other sites", 403);
     return route({ request, response, query: new URLSearchParams(query), isLocal });
   }
 
@@ -224,11 +228,12 @@ export class AdminServerTask extends HttpServerTask {
     return json(isLocal ? snapshot : { status }, status === "unhealthy" ? 503 : 200);
   }
 
-  async #readiness(): Promise<Answer> {
+  async #readiness({ response }: Call): Promise<Answer> {
     const { ready } = this.#sources;
     let isReady = false;
     const timeout = new AbortController();
     const timer = startTimer(READY_TIMEOUT, () => timeout.abort());
+    response.on("close", () => timeout.abort());
     const ask = async (): Promise<void> => {
       isReady = (await ready?.()) !== false;
     };
@@ -259,9 +264,10 @@ export class AdminServerTask extends HttpServerTask {
   async #heap({ request, response }: Call): Promise<Answer | undefined> {
     const headers = attachment("application/json", "heapsnapshot");
     if (request.method === "HEAD") return { status: 200, headers };
+    const snapshot = getHeapSnapshot();
     response.writeHead(200, { ...COMMON, ...headers });
     // It fails when the client hangs up.
-    await pipeline(getHeapSnapshot(), response).catch(() => {});
+    await pipeline(snapshot, response).catch(() => {});
     return undefined;
   }
 

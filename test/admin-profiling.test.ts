@@ -167,6 +167,17 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
     syncBuiltinESMExports();
   });
 
+  test("that cannot be made is 500", async () => {
+    const made = vi.spyOn(v8, "getHeapSnapshot").mockImplementation(() => {
+      throw new Error("out of memory");
+    });
+    syncBuiltinESMExports();
+    const run = await serveAdmin({ profiling: true });
+    expect(await run.ask("/debug/heap")).toMatchObject({ status: 500, body: "A source failed\n" });
+    made.mockRestore();
+    syncBuiltinESMExports();
+  });
+
   test("whose client hangs up in the middle leaves nothing that would hold the stop", async () => {
     const made = vi.spyOn(v8, "getHeapSnapshot");
     syncBuiltinESMExports();
@@ -181,6 +192,22 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
     expect(await run.stopping()).toBeLessThan(2_500);
     expect(run.log.events.find(({ type }) => type === "http-drained")).toMatchObject({ requests: 0, destroyed: 0 });
   });
+});
+
+test("Nothing of /debug is for a page of another site, whose browser says so", async () => {
+  const run = await serveAdmin({ profiling: true });
+  for (const [path, site, status] of [
+    ["/debug/resources", "cross-site", 403],
+    ["/debug/profile?seconds=0.01", "cross-site", 403],
+    ["/debug/heap", "cross-site", 403],
+    ["/debug/resources", "same-origin", 200],
+    ["/debug/resources", "none", 200],
+    ["/ready", "cross-site", 200],
+    ["/", "cross-site", 200],
+  ] as const) {
+    const answer = await run.ask(path, { header: [`Sec-Fetch-Site: ${site}`] });
+    expect([path, site, answer.status]).toEqual([path, site, status]);
+  }
 });
 
 test("/debug/resources tells what keeps the process alive", async () => {

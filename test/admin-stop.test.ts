@@ -1,4 +1,5 @@
 import { getEventListeners } from "node:events";
+import { setImmediate } from "node:timers/promises";
 import { Manager } from "allstop";
 import { AdminServerTask } from "allstop/admin";
 import { GroupTask } from "allstop/group";
@@ -208,3 +209,15 @@ function withTask(): Manager {
   manager.run(hangs);
   return manager;
 }
+
+test("A client that does not wait for `ready` leaves no timer", async () => {
+  const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const run = await serveAdmin({ ready: hangs });
+  const before = timers();
+  const client = await run.client(question("/ready"));
+  while (timers() === before) await setImmediate();
+  client.leave();
+  const leftAt = performance.now();
+  while (timers() > before) await setImmediate();
+  expect(performance.now() - leftAt).toBeLessThan(800);
+});

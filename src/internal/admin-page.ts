@@ -253,7 +253,7 @@ function badgeCell(state: string): string {
 function toneOf(state: string): string {
   if (/^(unhealthy|failed|given up)$/.test(state)) return "bad";
   if (/^(degraded|restarting|stopping)$/.test(state)) return "warn";
-  if (/^healthy|running$/.test(state)) return "good";
+  if (/^(healthy|(still )?running)$/.test(state)) return "good";
   return /^(starting|initializ)/.test(state) ? "busy" : "idle";
 }
 

@@ -9,7 +9,7 @@ import { connect } from "node:net";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { HttpServerTask } from "../../dist/http.js";
 
-const LIMIT = 1.15;
+const LIMIT = 1.1;
 
 const CONNECTIONS = 50;
 const TURNS = 300;
