@@ -92,6 +92,8 @@ const POLL = 5;
 /** For a profile. */
 const MAX_SECONDS = 60;
 
+const BUSY = "Another profile is being made";
+
 const COMMON = { "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff" };
 
 /**
@@ -242,21 +244,24 @@ export class AdminServerTask extends HttpServerTask {
     return isReady && !this.#isStopping ? plain("Ready") : plain("Not ready", 503);
   }
 
-  async #profile({ request, response, query }: Call): Promise<Answer | undefined> {
+  async #profile({ request, query }: Call): Promise<Answer | undefined> {
     const seconds = Number(query.get("seconds") ?? 5);
     const isValid = seconds > 0 && seconds <= MAX_SECONDS;
     if (!isValid) return plain(`seconds must be above 0 and at most ${MAX_SECONDS}`, 400);
-    if (this.#isProfiling) return plain("Another profile is being made", 409);
+    if (this.#isProfiling) return plain(BUSY, 409);
     const headers = attachment("application/json", "cpuprofile");
     if (request.method === "HEAD") return { status: 200, headers };
     this.#isProfiling = true;
     const over = new AbortController();
-    const unlisten = onAbort(this.#stop.signal, () => over.abort());
-    response.once("close", () => over.abort());
+    const end = (): void => over.abort();
+    const unlisten = onAbort(this.#stop.signal, end);
+    // An answer that waits for another one would not tell.
+    request.socket.on("close", end);
     try {
       return { status: 200, headers, body: await cpuProfile(seconds * 1_000, over.signal) };
     } finally {
       unlisten();
+      request.socket.off("close", end);
       this.#isProfiling = false;
     }
   }
@@ -264,10 +269,13 @@ export class AdminServerTask extends HttpServerTask {
   async #heap({ request, response }: Call): Promise<Answer | undefined> {
     const headers = attachment("application/json", "heapsnapshot");
     if (request.method === "HEAD") return { status: 200, headers };
+    if (this.#isProfiling) return plain(BUSY, 409);
     const snapshot = getHeapSnapshot();
+    this.#isProfiling = true;
     response.writeHead(200, { ...COMMON, ...headers });
     // It fails when the client hangs up.
-    await pipeline(snapshot, response).catch(() => {});
+    await pipeline(snapshot, response, { signal: this.#stop.signal }).catch(() => {});
+    this.#isProfiling = false;
     return undefined;
   }
 

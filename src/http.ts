@@ -14,9 +14,6 @@ import { type Place, placeOf } from "./internal/place.ts";
 import { sleep, startTimer } from "./internal/time.ts";
 import type { Task } from "./task.ts";
 
-/** How many clients can wait to be accepted, unless a program of its own asks for more. */
-const BACKLOG = 511;
-
 /** Where a server listens: at a path, or else at a port. */
 export interface HttpListenOptions {
   port?: number | undefined;
@@ -38,7 +35,8 @@ export interface HttpServerOptions {
   listen?: ((server: Server, options: HttpListenOptions) => PromiseLike<unknown>) | undefined;
   /**
    * How long it goes on serving after the stop, so that whoever routes clients to it hears of that first. Above the
-   * pauses that clients make on their connections, none of them sees an error. @default 0
+   * pauses that clients make on their connections, none of them sees an error. (One of HTTP/2 that asks several things
+   * at once may have one refused, unprocessed, when its session ends, and repeats that on a new one.) @default 0
    */
   drainDelay?: number | undefined;
   /** How long requests in flight may take after that. @default 10_000 */
@@ -51,14 +49,15 @@ export interface HttpServerOptions {
  * Runs a server of `node:http`, `node:https` or `node:http2`, whatever framework is behind it, and drains it.
  *
  * At the stop it goes on serving for `drainDelay`, and its answers say `Connection: close`. Then it closes the
- * listener, and every connection once nothing has gone on over it for 50 milliseconds, as what was sent before is on its
- * way. Each request that a handler got is answered in full, unless `drainTimeout` passes, when what is left is
+ * listener, and every connection once nothing has gone on over it for 50 milliseconds, as what was sent before is on
+ * its way. Each request that a handler got is answered in full, unless `drainTimeout` passes, when what is left is
  * destroyed. (`server.close()` waits for clients that never ask, or were upgraded, and cuts the end of answers.)
  *
  * Upgraded connections, such as WebSockets, are open until you close them, at the stop, or until `drainTimeout`.
  *
- * A server that listens already is adopted. Its connections are tracked from the construction of the task on, which is
- * one for a single run, and has what a service of a `ServiceGroup` has. If somebody else closes the server, it returns.
+ * A server that listens already is adopted; one that is only about to is not. Its connections are tracked from the
+ * construction of the task on, which is one for a single run, and has what a service of a `ServiceGroup` has. If
+ * somebody else closes the server, it returns.
  *
  * Event: `http-drained`. The order of the steps is that of Kubernetes' endpoints, and of `Server.Shutdown` in Go.
  *
@@ -119,7 +118,8 @@ export class HttpServerTask implements Task {
     const { drainDelay = 0, drainTimeout = 10_000 } = options;
     check(typeof server?.address === "function", action, "server must be of http, https or http2", server);
     checkType(action, "name", "string", name);
-    checkNumber(action, "port", port, Number.isInteger(port) && port >= 0 && port < 65_536, "a whole number from 0 to 65535");
+    const isPort = Number.isInteger(port) && port >= 0 && port < 65_536;
+    checkNumber(action, "port", port, isPort, "a whole number from 0 to 65535");
     if (host !== undefined) checkType(action, "host", "string", host);
     if (path !== undefined) checkType(action, "path", "string", path);
     if (listen !== undefined) checkType(action, "listen", "function", listen);
@@ -138,7 +138,7 @@ export class HttpServerTask implements Task {
     this.#ready.catch(() => {});
   }
 
-  /** Where the server listens, or `null`: its own `address()`. */
+  /** Where the server listens, as its own `address()` tells. */
   get address(): AddressInfo | string | null {
     return this.#server.address();
   }
@@ -167,7 +167,7 @@ export class HttpServerTask implements Task {
       this.#connections.stop();
     });
     try {
-      if (!signal.aborted) await this.#serve(signal, place);
+      if (!signal.aborted || this.#server.listening) await this.#serve(signal, place);
     } catch (error) {
       // Closed, a server that looks up its host does not go on.
       if (this.#server.listening || this.#listen) this.#server.close();
@@ -215,22 +215,13 @@ export class HttpServerTask implements Task {
     }
   }
 
-  /** Lets the server accept the clients that have connected by now: one in each turn of the event loop. */
-  async #accept(): Promise<void> {
-    const connections = this.#connections;
-    for (let turns = 0, opened = -1; opened !== connections.opened && turns < BACKLOG; turns++) {
-      opened = connections.opened;
-      await sleep(0, connections.closed);
-    }
-  }
-
   async #drain({ task, onEvent }: Place): Promise<void> {
     const { closed } = this.#connections;
     const timeout = new AbortController();
     await sleep(this.#drainDelay, closed);
     const timer = startTimer(this.#drainTimeout, () => timeout.abort());
     await untilAborted(timeout.signal, this.needed(task, timeout.signal));
-    await this.#accept();
+    await this.#connections.accept(timeout.signal);
     this.#connections.close();
     while (!closed.aborted && !timeout.signal.aborted) {
       await untilAborted(timeout.signal, sleep(GRACE, closed));

@@ -486,21 +486,37 @@ describe("An answer by", () => {
     }
   });
 
-  test.concurrent.each(["keep-alive", "close"])("a handler that gives `%s` to writeHead says that", async (value) => {
+  test.concurrent.each(["keep-alive", "close"])("a handler that gives writeHead a list with `%s` says so", async (value) => {
     const { backend, server } = await serve();
     const client = await server.client(get("/a"));
     const { response } = await backend.request("/a");
     server.begin();
-    response.writeHead(200, { Connection: value }).end("x");
+    response.writeHead(200, ["Connection", value]).end("x");
     expect(await client.answer()).toMatchObject({ body: "x", headers: { connection: value } });
     expect(await client.closed).toBe("ended");
     await expectDrained(server, 1);
     if (value === "keep-alive") expect(client.endedAt - server.stoppedAt).toBeGreaterThan(48);
   });
 
+  test.concurrent("says `close` also by a handler that passes on the headers of a backend, as proxies do", async () => {
+    const { backend, server } = await serve({ drainDelay: 30 });
+    const clients = await Promise.all([server.client(get("/a")), server.client(get("/b"))]);
+    const [a, b] = [await backend.request("/a"), await backend.request("/b")];
+    server.begin();
+    const headers = Object.assign(Object.create(null), { connection: "keep-alive", "keep-alive": "timeout=5", x: "1" });
+    a.response.writeHead(200, headers).end("x");
+    b.response.writeHead(200, "Fine", { CONNECTION: "Keep-Alive", X: "1" }).end("x");
+    for (const client of clients) {
+      expect(await client.answer()).toMatchObject({ body: "x", headers: { connection: "close", x: "1" } });
+      expect(await client.closed).toBe("ended");
+    }
+    expect(headers.connection).toBe("keep-alive");
+    await expectDrained(server, 2);
+  });
+
   test.concurrent.each([0, 60])("a handler that does so is followed by others (%i ms)", async (drainDelay) => {
     const { server } = await serve({ drainDelay, drainTimeout: 500 }, ({ url, response }) => {
-      response.writeHead(200, { Connection: "keep-alive" }).end(url);
+      response.writeHead(200, ["Connection", "keep-alive", "Content-Length", String(url.length)]).end(url);
     });
     const client = await server.client(get("/0"));
     await client.answer();
@@ -528,7 +544,7 @@ describe("A request that comes after the stop", () => {
     await whenClosed(server);
     client.get("/stream");
     const { response } = await backend.request("/stream");
-    response.writeHead(200, { Connection: "keep-alive" }).write("half, ");
+    response.writeHead(200, ["Connection", "keep-alive", "Transfer-Encoding", "chunked"]).write("half, ");
     client.get("/now");
     await backend.request("/now");
     response.end("whole");

@@ -147,6 +147,30 @@ describe("A connection whose request had reached the machine by then", () => {
   });
 });
 
+test("a drain ends in time also when there is always another client, with a connection of its own", async () => {
+  const { server } = await serve({ drainTimeout: 200 }, ({ response }) => {
+    const until = performance.now() + 5;
+    while (performance.now() < until); // so that it takes a turn of the event loop to answer one
+    response.end();
+  });
+  let isOver = false;
+  const clients = Array.from({ length: 16 }, async () => {
+    while (!isOver) {
+      const client = await server.client(get("/")).catch(() => undefined);
+      await client?.closed;
+      if (client === undefined) return;
+    }
+  });
+  await once(server.server, "connection");
+  const stoppedAt = performance.now();
+  await server.stop();
+  const took = performance.now() - stoppedAt;
+  isOver = true;
+  // To answer each of them before the next is let in would take seconds.
+  expect(took).toBeLessThan(1_000);
+  await Promise.all(clients);
+});
+
 describe("An idle connection", () => {
   test.concurrent.each(Object.entries(IDLE))("that %s is closed 50 ms after the listener", async (_, sent) => {
     for (const drainDelay of [0, 30]) {

@@ -54,7 +54,7 @@ export function viewOf(isStopping: boolean, sources: AdminServerOptions): AdminV
   const trace = timeline?.toTrace?.();
   return {
     status: isStopping ? "stopping" : status,
-    failures: manager?.failures?.map(({ source, error }) => ({ source, error: error.message })),
+    failures: manager?.failures?.map(({ source, error }) => ({ source, error: String(error.message) })),
     tasks: (manager ?? text) ? tasksOf(text, manager?.pending ?? []) : undefined,
     services: services?.states,
     components,

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2Session, Http2Stream } from "node:http2";
 import type { Server, Socket } from "node:net";
-import { afterTurn, startTimer, type Timer } from "./time.ts";
+import { afterTurn, sleep, startTimer, type Timer } from "./time.ts";
 
 /**
  * How long a connection may be idle once the listener is closed, in milliseconds: what a client had sent by then, or
@@ -42,8 +42,6 @@ export class HttpConnections {
   readonly #closed = new AbortController();
   /** How many requests were in flight at the stop, or came later. */
   requests = 0;
-  /** How many connections there have been. */
-  opened = 0;
   /** Aborts when the listener is closed and the last connection gone, whoever did that. */
   readonly closed: AbortSignal = this.#closed.signal;
   readonly #pass: (event: string | symbol, ...args: unknown[]) => boolean;
@@ -54,6 +52,10 @@ export class HttpConnections {
   #newest!: Connection;
   /** How many of them are of TLS. */
   #secure = 0;
+  /** How many connections there have been. */
+  #opened = 0;
+  /** Requests that wait to be handed to their handlers. */
+  #held: (() => void)[] | undefined;
   #listening!: Promise<void>;
   #settle: ((error?: Error) => void) | undefined;
   #phase: "serving" | "stopping" | "closing" = "serving";
@@ -95,6 +97,21 @@ export class HttpConnections {
     for (const connection of this.#connections.values()) {
       for (const subject of connection.open) this.#sayLast(connection, subject);
     }
+  }
+
+  /**
+   * Lets the server accept the clients that have connected by now, which it does one by one, in turns of the event
+   * loop. Their requests have to wait, lest each answer brings another client.
+   */
+  async accept(until: AbortSignal): Promise<void> {
+    const held: (() => void)[] = [];
+    this.#held = held;
+    for (let opened = -1; opened !== this.#opened && !until.aborted; ) {
+      opened = this.#opened;
+      await sleep(0, until);
+    }
+    this.#held = undefined;
+    held.forEach(afterTurn);
   }
 
   /** Closes the listener, and each connection once it is idle. */
@@ -165,7 +182,7 @@ export class HttpConnections {
 
   #add(socket: Socket): Connection {
     const connection: Connection = { socket, isSecure: "encrypted" in socket, open: [] };
-    this.opened++;
+    this.#opened++;
     this.#newest = connection;
     this.#connections.set(socket, connection);
     if (connection.isSecure) this.#secure++;
@@ -179,8 +196,8 @@ export class HttpConnections {
   }
 
   #takesRequest(event: string, request: IncomingMessage, subject: ServerResponse | Socket): boolean {
-    // With HTTP/2 it is a stream, which was told before.
-    if (request.httpVersionMajor > 1) return false;
+    // With HTTP/2 it is a stream, which was told before. Without a socket, nobody has sent it.
+    if (request.httpVersionMajor > 1 || !request.socket) return false;
     const connection = this.#connections.get(request.socket) ?? this.#add(request.socket);
     // A listener hands it on to the others.
     if (connection.open.includes(subject)) return false;
@@ -195,10 +212,11 @@ export class HttpConnections {
     this.#begin(connection, subject);
     if (this.#phase === "serving" || subject === request.socket) return false;
     // Of several that arrived at once the last one is known, before the first one is answered.
-    afterTurn(() => {
+    const hand = (): void => {
       connection.isFull = this.#phase === "closing";
       if (!request.socket.destroyed) this.#pass(event, request, subject);
-    });
+    };
+    afterTurn(() => (this.#held ? this.#held.push(hand) : hand()));
     return true;
   }
 
@@ -230,8 +248,14 @@ export class HttpConnections {
       const isLast = connection.open.at(-1) === subject;
       if (isLast && !subject.headersSent) {
         subject.shouldKeepAlive = false;
-        // It would change how Node reads a list of headers, which is rare, and needs no more than the above.
-        if (!Array.isArray(args.at(-1))) subject.setHeader("Connection", "close");
+        const given = args.at(-1);
+        // A list of headers is rare, and would be read in another way if there were others.
+        if (!Array.isArray(given)) {
+          subject.setHeader("Connection", "close");
+          // What a proxy copies from its backend, or everybody from an example, is not about this connection.
+          const headers = Object.entries(Object(given)).filter(([name]) => !/^connection$/i.test(name));
+          if (typeof given === "object") args.splice(-1, 1, Object.fromEntries(headers));
+        }
       }
       writeHead.apply(subject, args as Parameters<typeof writeHead>); // whichever of its signatures they are of
       // It is true again if a header that was given just now says so.
