@@ -4,7 +4,7 @@
  * @module
  */
 import { randomUUID } from "node:crypto";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { getHeapSnapshot } from "node:v8";
 import { type HttpServerOptions, HttpServerTask } from "./http.ts";
@@ -13,7 +13,7 @@ import { adminPage } from "./internal/admin-page.ts";
 import type { AdminComponent } from "./internal/admin-view.ts";
 import { check, checkType } from "./internal/check.ts";
 import { cpuProfile } from "./internal/profile.ts";
-import { sleep, startTimer } from "./internal/time.ts";
+import { sleep, startTimer, type Timer } from "./internal/time.ts";
 
 export type { AdminComponent } from "./internal/admin-view.ts";
 
@@ -89,6 +89,9 @@ const READY_TIMEOUT = 1_000;
 /** How often it asks whether the other tasks have ended, in milliseconds. */
 const POLL = 5;
 
+/** How long it waits for its own clients once it is alone, in milliseconds. */
+const LINGER = 1_000;
+
 /** For a profile. */
 const MAX_SECONDS = 60;
 
@@ -135,8 +138,11 @@ export class AdminServerTask extends HttpServerTask {
   readonly #sources: AdminServerOptions;
   readonly #hosts: readonly string[];
   readonly #routes = new Map<string, Route>();
-  readonly #stop = new AbortController();
+  readonly #server: Server;
+  /** Ends the profile that is being made. */
+  #end = new AbortController();
   #isProfiling = false;
+  #timer: Timer | undefined;
 
   /**
    * @throws {TypeError} If an option has the wrong type, or lacks what it is asked for.
@@ -162,6 +168,7 @@ export class AdminServerTask extends HttpServerTask {
     const server = createServer();
     super(server, { ...options, name, port, host });
     server.on("request", (request, response) => this.#respond(request, response));
+    this.#server = server;
     this.#sources = options;
     this.#hosts = ["localhost", "127.0.0.1", "[::1]", host.toLowerCase(), `[${host.toLowerCase()}]`];
     this.#routes.set("/", () => this.#page());
@@ -177,16 +184,28 @@ export class AdminServerTask extends HttpServerTask {
 
   /** As that of an {@link HttpServerTask}. */
   override async run(signal: AbortSignal): Promise<void> {
-    const unlisten = onAbort(signal, () => this.#stop.abort());
-    await super.run(signal).finally(unlisten);
+    const unlisten = onAbort(signal, () => this.#endProfile());
+    await super.run(signal).finally(() => {
+      unlisten();
+      clearTimeout(this.#timer);
+    });
   }
 
   /** Goes on while the manager that runs it waits for others. */
   protected override async needed(task: string, signal: AbortSignal): Promise<void> {
     const { manager } = this.#sources;
     // Another manager would wait for it as well.
-    if (!manager?.pending.includes(task)) return;
-    while (manager.pending.length > 1 && !signal.aborted) await sleep(POLL, signal);
+    if (manager?.pending.includes(task)) {
+      while (manager.pending.length > 1 && !signal.aborted) await sleep(POLL, signal);
+    }
+    // Whoever has not read an answer by then is not worth to be waited for.
+    this.#endProfile();
+    this.#timer = startTimer(LINGER, () => this.#server.closeAllConnections());
+  }
+
+  #endProfile(): void {
+    this.#end.abort();
+    this.#end = new AbortController();
   }
 
   get #isStopping(): boolean {
@@ -254,7 +273,7 @@ export class AdminServerTask extends HttpServerTask {
     this.#isProfiling = true;
     const over = new AbortController();
     const end = (): void => over.abort();
-    const unlisten = onAbort(this.#stop.signal, end);
+    const unlisten = onAbort(this.#end.signal, end);
     // An answer that waits for another one would not tell.
     request.socket.on("close", end);
     try {
@@ -274,7 +293,7 @@ export class AdminServerTask extends HttpServerTask {
     this.#isProfiling = true;
     response.writeHead(200, { ...COMMON, ...headers });
     // It fails when the client hangs up.
-    await pipeline(snapshot, response, { signal: this.#stop.signal }).catch(() => {});
+    await pipeline(snapshot, response).catch(() => {});
     this.#isProfiling = false;
     return undefined;
   }

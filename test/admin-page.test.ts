@@ -243,6 +243,17 @@ describe.concurrent("Whatever names are like", () => {
   });
 });
 
+test("A page of sources by somebody else shows what they tell, as far as that is known", async () => {
+  const metrics = { render: () => 'x_task_status{task="a"} 7\nx_task_restarts_total{task="b"} 2\n' };
+  const timeline = timelineOf({ name: "a", ph: "X", ts: 0, dur: 1_000 }, { name: "b", ph: "X", ts: 0 });
+  const page = await shown({ metrics, timeline });
+  expect(tablesOf(page)["Tasks"]).toEqual([
+    ["a", "7", ""],
+    ["b", "stopped", "2"],
+  ]);
+  expect(Object.keys(pictureOf(page)).sort()).toEqual(["a", "b"]);
+});
+
 /** Metrics of running tasks of these names. */
 function metricsOf(...names: string[]): Metrics {
   const metrics = new Metrics();

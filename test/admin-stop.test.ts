@@ -162,6 +162,15 @@ describe.concurrent("The stop", () => {
     expect(took).toBeLessThan(200 + GRACE + LATE);
     client.leave();
   });
+
+  test("is held up for a second at most by a client that does not read its answer", async () => {
+    const run = await serveAdmin((manager) => ({ manager, metrics: BIG }));
+    const client = await unread(run);
+    const took = await run.stopping();
+    expect(took).toBeGreaterThan(998);
+    expect(took).toBeLessThan(1_000 + GRACE + LATE);
+    client.leave();
+  });
 });
 
 async function answered(run: AdminRun, first: string): Promise<RawClient> {

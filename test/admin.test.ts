@@ -652,3 +652,19 @@ describe.concurrent("It", () => {
     expect(() => new AdminServerTask({ manager: getters, health, services, timeline: new Timeline() })).not.toThrow();
   });
 });
+
+test("Nothing of /debug is for a page of another site, whose browser says so", async () => {
+  const run = await serveAdmin({ profiling: true });
+  for (const [path, site, status] of [
+    ["/debug/resources", "cross-site", 403],
+    ["/debug/profile?seconds=0.01", "cross-site", 403],
+    ["/debug/heap", "cross-site", 403],
+    ["/debug/resources", "same-origin", 200],
+    ["/debug/resources", "none", 200],
+    ["/ready", "cross-site", 200],
+    ["/", "cross-site", 200],
+  ] as const) {
+    const answer = await run.ask(path, { header: [`Sec-Fetch-Site: ${site}`] });
+    expect([path, site, answer.status]).toEqual([path, site, status]);
+  }
+});

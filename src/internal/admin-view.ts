@@ -72,7 +72,7 @@ function tasksOf(text: string, pending: readonly string[]): AdminTask[] {
     tasks.set(
       name,
       family === "task_status"
-        ? { name, state: STATES[value] ?? state, restarts }
+        ? { name, state: STATES[value] ?? value, restarts }
         : { name, state, restarts: Number(value) },
     );
   }

@@ -1,10 +1,17 @@
 import { once } from "node:events";
+import { Session } from "node:inspector";
 import type { Server, Socket } from "node:net";
 import { Manager } from "allstop";
 import { type AdminServerOptions, AdminServerTask } from "allstop/admin";
 import { EventLog } from "allstop/testing";
-import { afterAll, expect } from "vitest";
+import { afterAll, expect, type Mock, vi } from "vitest";
 import { type Answer, RawClient, useHttp } from "./http.ts";
+
+/** To disconnect from the inspector ends the measuring of coverage of the whole process, so here nobody does. */
+export const disconnecting: Mock = vi.spyOn(Session.prototype, "disconnect").mockImplementation(() => {});
+
+/** What every answer has. */
+export const SAFE = { "cache-control": "no-store", "x-content-type-options": "nosniff" } as const;
 
 /** What was started in a file. */
 const runs: AdminRun[] = [];
