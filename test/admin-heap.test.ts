@@ -45,6 +45,7 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
     const run = await serveAdmin({ profiling: true, drainTimeout: 4_000 });
     const client = await run.client(question("/debug/heap"));
     await client.until(() => client.received > 1_000_000);
+    client.socket.pause();
     expect((await run.ask("/debug/profile")).status).toBe(409);
     client.leave();
     await vi.waitUntil(() => made.mock.results[0]?.value.destroyed, { interval: 1, timeout: 10_000 });

@@ -14,8 +14,8 @@ export default defineConfig({
   },
   test: {
     include: ["test/*.test.ts"],
-    // By default it leaves one core of two idle, while the tests wait for their child processes.
-    maxWorkers: Math.max(2, availableParallelism() - 1),
+    // By default it leaves one core of two idle, while tests wait for sockets and child processes.
+    maxWorkers: Math.max(3, availableParallelism() - 1),
     coverage: {
       include: ["src/**"],
       reporter: ["text"],
