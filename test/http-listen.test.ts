@@ -720,7 +720,9 @@ describe("A server that others close", () => {
 });
 
 test("what a client sends while the listener is closed is answered, also when the event loop is held up", async () => {
-  for (const create of [createServer, () => http2Server("cleartext") as never]) {
+  // Since Node 24 a server of HTTP/2 closes its idle sessions with its listener.
+  const isGraceful = Number(process.versions.node.split(".")[0]) < 24;
+  for (const create of [createServer, ...(isGraceful ? [() => http2Server("cleartext") as never] : [])]) {
     const backend = new Backend(undefined, create());
     const subject = new Subject({ host: LOCAL }, backend.server).start();
     await subject.task.ready();
