@@ -213,8 +213,6 @@ export class AdminServerTask extends HttpServerTask {
   }
 
   async #respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    // Nobody reads what it may go on sending, and it shall not hold up the stop.
-    response.once("close", () => request.complete || request.destroy());
     try {
       const answer = await this.#answer(request, response);
       if (answer) send(response, answer);

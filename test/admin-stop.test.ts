@@ -4,7 +4,7 @@ import { Manager } from "allstop";
 import { AdminServerTask } from "allstop/admin";
 import { GroupTask } from "allstop/group";
 import type { ControlledTask } from "allstop/testing";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { type AdminRun, clientOf, question, serveAdmin, useAdmin } from "./support/admin.ts";
 import type { RawClient } from "./support/http.ts";
 import { stubborn } from "./support/stubborn.ts";
@@ -219,14 +219,38 @@ function withTask(): Manager {
   return manager;
 }
 
-test("A client that does not wait for `ready` leaves no timer", async () => {
-  const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
-  const run = await serveAdmin({ ready: hangs });
-  const before = timers();
-  const client = await run.client(question("/ready"));
-  while (timers() === before) await setImmediate();
-  client.leave();
-  const leftAt = performance.now();
-  while (timers() > before) await setImmediate();
-  expect(performance.now() - leftAt).toBeLessThan(800);
+describe("No timer of a second is left", () => {
+  /** Those that were started, and those that were cleared. */
+  function watch(): { started: () => unknown[]; cleared: () => unknown[] } {
+    const start = vi.spyOn(globalThis, "setTimeout");
+    const clear = vi.spyOn(globalThis, "clearTimeout");
+    onTestFinished(() => {
+      start.mockRestore();
+      clear.mockRestore();
+    });
+    const isOfASecond = (call: number): boolean => start.mock.calls[call]?.[1] === 1_000;
+    return {
+      started: () => start.mock.results.filter((_, call) => isOfASecond(call)).map(({ value }) => value),
+      cleared: () => clear.mock.calls.map(([timer]) => timer),
+    };
+  }
+
+  test("by a client that does not wait for `ready`", async () => {
+    const run = await serveAdmin({ ready: hangs });
+    const timers = watch();
+    const client = await run.client(question("/ready"));
+    while (timers.started().length === 0) await setImmediate();
+    const leftAt = performance.now();
+    client.leave();
+    while (!timers.cleared().includes(timers.started()[0])) await setImmediate();
+    expect(performance.now() - leftAt).toBeLessThan(900);
+  });
+
+  test("by the end of the task", async () => {
+    const run = await serveAdmin();
+    const timers = watch();
+    await run.stopping();
+    expect(timers.started().length).toBe(1);
+    expect(timers.cleared()).toEqual(expect.arrayContaining(timers.started()));
+  });
 });

@@ -10,7 +10,7 @@ import { Manager, TaskAlreadyStartedError } from "allstop";
 import { type HttpListenOptions, type HttpServerOptions, HttpServerTask } from "allstop/http";
 import { ServiceGroup } from "allstop/services";
 import { EventLog } from "allstop/testing";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import { Backend, connecting, drained, get, RawClient, REASON } from "./support/http.ts";
 import { closing, getFrame, http2Server, httpsServer, preface, watch, whenClosing } from "./support/http2.ts";
@@ -451,8 +451,7 @@ describe("`ready()`", () => {
     const adopted = createServer().listen(0, LOCAL);
     await once(adopted, "listening");
     const other = new Subject({}, adopted).start(aborted());
-    expect(await other.end()).toBe("returned");
-    adopted.close();
+    expect([await other.end(), adopted.listening]).toEqual(["returned", false]);
   });
 
   test("a stop in the very turn in which it begins to listen drains it", async () => {
@@ -870,6 +869,40 @@ test("a drain says how long it took since the stop, and leaves no timer", async 
   expect(event?.type === "http-drained" && event.elapsed).toBeGreaterThan(18);
   expect(event?.type === "http-drained" && event.elapsed).toBeLessThanOrEqual(took);
   expect(timers()).toBeLessThanOrEqual(before);
+});
+
+test("a connection that its client closes during the drain leaves no timer", async () => {
+  const subject = new Subject({ host: LOCAL }).start();
+  await subject.task.ready();
+  const client = await RawClient.open(subject.server);
+  const started = vi.spyOn(globalThis, "setTimeout");
+  const cleared = vi.spyOn(globalThis, "clearTimeout");
+  const closing = new Promise<void>((resolve) => whenClosing(subject.server, resolve));
+  subject.run.controller.abort(REASON);
+  await closing;
+  await setImmediate();
+  client.leave();
+  await subject.end();
+  await setImmediate();
+  const idle = started.mock.results.filter((_, call) => started.mock.calls[call]?.[1] === 50).map(({ value }) => value);
+  const all = cleared.mock.calls.map(([timer]) => timer);
+  started.mockRestore();
+  cleared.mockRestore();
+  expect(idle.length).toBe(2); // that of the connection, and that of the drain itself
+  expect(all).toEqual(expect.arrayContaining(idle));
+});
+
+test("a request that nobody has sent, as in tests of handlers, is none of its business", async () => {
+  const server = createServer();
+  const subject = new Subject({ host: LOCAL }, server).start();
+  await subject.task.ready();
+  let handled = 0;
+  server.on("request", () => handled++);
+  const request = { url: "/", httpVersionMajor: 1 };
+  expect(server.emit("request", request as never, {} as never)).toBe(true);
+  server.removeAllListeners("request");
+  expect(handled).toBe(1);
+  expect(await subject.stop()).toBe("returned");
 });
 
 test("`stopping` is true from the first instant of the stop", async () => {
