@@ -247,6 +247,28 @@ describe("A slow client", () => {
     expect(client.answers()[0]?.isComplete).toBe(false);
   });
 
+  test("that is busy goes on at a plain server after its `close()`, which waits for one that never asks", async () => {
+    const backend = new Backend();
+    const { server } = backend;
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const [silent, busy] = [await RawClient.open(server), await RawClient.open(server, get("/0"))];
+    const first = await backend.request("/0");
+    let isClosed = false;
+    server.close(() => (isClosed = true));
+    first.answer();
+    for (let i = 1; i < 10; i++) {
+      expect((await busy.answer(i)).headers["connection"]).toBe("keep-alive");
+      busy.get(`/${i}`);
+      (await backend.request(`/${i}`)).answer();
+    }
+    busy.leave();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect([silent.end, isClosed]).toEqual(["open", false]);
+    silent.leave();
+    await once(server, "close");
+  });
+
   test("that downloads gets all of an answer that begins after the stop", async () => {
     const { backend, server } = await serve();
     const body = megabytes(24);
