@@ -113,7 +113,8 @@ const COMMON = { "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff
  *
  * Run it in the manager that it is given, which should have no other of its kind. While that stops, which is when
  * probes and page are needed most, it goes on answering until the other tasks have ended, or `drainTimeout` has passed,
- * which is for that and its own drain. So it is always among the last to end, though it holds up nothing.
+ * which is for that and its own drain; its own clients it then gives a second at most. So it is always among the last
+ * to end, though it holds up nothing. A profile ends with the stop, or, if it was asked for later, with the others.
  *
  * @example With a health page, and a readiness probe
  * ```ts

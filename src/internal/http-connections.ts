@@ -72,8 +72,8 @@ export class HttpConnections {
       if (server.emit !== emit) server.emit = emit;
     };
     const observe = (event: string | symbol, ...args: unknown[]): boolean =>
-      (!isReleased && this.#takes(event, args)) || emit.call(server, event, ...args);
-    this.#pass = (event, ...args) => emit.call(server, event, ...args);
+      (!isReleased && this.#takes(event, args)) || this.#pass(event, ...args);
+    this.#pass = emit.bind(server);
     server.emit = observe;
   }
 
