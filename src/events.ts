@@ -120,7 +120,19 @@ export type LifecycleEvent =
       readonly requests: number;
       readonly destroyed: number;
       readonly elapsed: number;
-    };
+    }
+  | { readonly type: "child-started"; readonly task: string; readonly pid: number }
+  | {
+      readonly type: "child-exited";
+      readonly task: string;
+      readonly pid: number;
+      readonly exitCode: number | null;
+      readonly signal: string | null;
+    }
+  | { readonly type: "child-stop-timed-out"; readonly task: string; readonly pid: number }
+  | { readonly type: "upgrade-started"; readonly task: string; readonly pid: number }
+  | { readonly type: "upgrade-ready"; readonly task: string; readonly pid: number }
+  | { readonly type: "upgrade-failed"; readonly task: string; readonly pid?: number; readonly error: Error };
 
 /** What {@link logEvents} writes to: `console`, or any logger that takes a message and its fields in that order. */
 export interface Logger {

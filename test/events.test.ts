@@ -114,7 +114,7 @@ describe("logEvents", () => {
     ["info", "task-gave-up db", { type: "task-gave-up", task: "db", restarts: 3 }],
     ["error", "task-gave-up db", { type: "task-gave-up", task: "db", restarts: 3, error }],
     ["error", "action-failed poll", { type: "action-failed", task: "poll", error }],
-    ["info", "child-started sh", { type: "child-started", task: "sh", pid: 7 }],
+    ["info", "not-known-yet sh", { type: "not-known-yet", task: "sh", pid: 7 }],
   ])("logEvents, of a battery's event, at level %s, says: %s (%j)", (level, message, event) => {
     expect(lineOf(event)).toEqual([level, message, event]);
   });
@@ -141,7 +141,14 @@ describe("logEvents", () => {
     ["warn", "health-changed db unhealthy", { ...health, from: "starting", to: "unhealthy", detail: "no answer" }],
     ["info", "health-removed db", { type: "health-removed", component: "db" }],
     ["info", "http-drained api/http", { type: "http-drained", task: "api/http", requests: 2, destroyed: 1, elapsed: 9 }],
-  ])("logEvents, of services and health, at level %s, says: %s (%j)", (level, message, event) => {
+    ["info", "child-started sh", { type: "child-started", task: "sh", pid: 7 }],
+    ["info", "child-exited sh", { type: "child-exited", task: "sh", pid: 7, exitCode: 1, signal: null }],
+    ["info", "child-stop-timed-out sh", { type: "child-stop-timed-out", task: "sh", pid: 7 }],
+    ["info", "upgrade-started upgrade", { type: "upgrade-started", task: "upgrade", pid: 7 }],
+    ["info", "upgrade-ready upgrade", { type: "upgrade-ready", task: "upgrade", pid: 7 }],
+    ["error", "upgrade-failed upgrade", { type: "upgrade-failed", task: "upgrade", pid: 7, error }],
+    ["error", "upgrade-failed upgrade", { type: "upgrade-failed", task: "upgrade", error }],
+  ])("logEvents, of services, health and processes, at level %s, says: %s (%j)", (level, message, event) => {
     expect(lineOf(event)).toEqual([level, message, event]);
   });
 
@@ -342,6 +349,10 @@ describe("logEvents", () => {
     [
       { type: "http-drained", task: "api/http", requests: 2, destroyed: 0, elapsed: 51.4 },
       "http-drained api/http { requests: 2, destroyed: 0, elapsed: 51 }",
+    ],
+    [
+      { type: "child-exited", task: "api/sh", pid: 7, exitCode: null, signal: "SIGTERM" },
+      "child-exited api/sh { pid: 7, exitCode: null, signal: 'SIGTERM' }",
     ],
     [{ type: "x", a: 1, b: { c: null } }, "x { a: 1, b: { c: null } }"],
   ])("logEvents, with Node's console, prints one line, with what the message does not say: %j", (event, line) => {

@@ -166,6 +166,15 @@ function observe(event: LifecycleEvent): void {
       return note(event.component);
     case "http-drained":
       return note(event.task, event.requests.toFixed(), event.destroyed.toFixed(), event.elapsed.toFixed());
+    case "child-started":
+    case "child-stop-timed-out":
+    case "upgrade-started":
+    case "upgrade-ready":
+      return note(event.task, event.pid.toFixed());
+    case "child-exited":
+      return note(event.task, event.pid.toFixed(), event.exitCode?.toFixed(), event.signal?.toLowerCase());
+    case "upgrade-failed":
+      return note(event.task, event.pid?.toFixed(), event.error.message);
     default:
       return event satisfies never;
   }
