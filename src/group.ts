@@ -3,25 +3,15 @@
  *
  * @module
  */
-import { ManagerStoppedError, ShutdownTimeoutError, StopReason, TaskAlreadyStartedError } from "./errors.ts";
-import type { Failure } from "./errors.ts";
-import { untilAborted } from "./internal/abort.ts";
+import { type Failure, TaskAlreadyStartedError } from "./errors.ts";
 import { checkType } from "./internal/check.ts";
-import { failureOf } from "./internal/failure.ts";
+import { Fill } from "./internal/fill.ts";
 import { placeOf } from "./internal/place.ts";
-import { startTimer } from "./internal/time.ts";
 import { Manager, type ManagerOptions } from "./manager.ts";
 import type { Task } from "./task.ts";
 
 /** Those of a {@link Manager}, but for its name and its parent, which are the group's own. */
 export type GroupOptions = Omit<ManagerOptions, "name" | "signal">;
-
-/** One run of a group. */
-interface GroupRun {
-  readonly manager: Manager;
-  /** That of the function that fills it, and how many of the manager's came before. */
-  failed?: { readonly failure: Failure; readonly index: number };
-}
 
 /**
  * A group as a task of a larger one: it starts, stops and fails as one.
@@ -60,7 +50,7 @@ export class GroupTask implements Task {
   readonly #fill: (manager: Manager) => unknown;
   readonly #options: GroupOptions;
   #started = false;
-  #lastRun: GroupRun | undefined;
+  #lastRun: Fill | undefined;
 
   /**
    * @param name - Its name, below that of the manager that runs it.
@@ -81,11 +71,7 @@ export class GroupTask implements Task {
 
   /** All failures of the last run, in order, of which the outer manager gets only the first. */
   get failures(): readonly Failure[] {
-    if (!this.#lastRun) return [];
-    const { manager, failed } = this.#lastRun;
-    const failures = [...manager.failures];
-    if (failed) failures.splice(failed.index, 0, failed.failure);
-    return failures;
+    return this.#lastRun?.failures ?? [];
   }
 
   /**
@@ -101,40 +87,9 @@ export class GroupTask implements Task {
 
     const manager = new Manager({ ...this.#options, name: task, signal, onEvent });
     this.#started = true;
-    this.#lastRun = { manager };
-    await this.#fillUp(this.#lastRun, task);
-    // What it rejects with is among the failures.
-    await manager.wait().catch(() => {});
+    this.#lastRun = new Fill(manager, task, this.#options.shutdownTimeout);
+    await this.#lastRun.run(this.#fill);
     this.#started = false;
     if (this.failures[0]) throw this.failures[0].error;
-  }
-
-  async #fillUp(run: GroupRun, task: string): Promise<void> {
-    const { manager } = run;
-    const fail = (source: string, error: Error): void => {
-      run.failed ??= { failure: { source, error }, index: manager.failures.length };
-      manager.stop(new StopReason(task, error));
-    };
-    const fill = async (): Promise<void> => {
-      try {
-        await this.#fill(manager);
-      } catch (thrown) {
-        const error = failureOf(thrown, manager.signal);
-        const isRefused = manager.signal.aborted && thrown instanceof ManagerStoppedError;
-        // It may have waited for the group itself, which has told then.
-        const isKnown = manager.failures.some((failure) => failure.error === error);
-        if (error && !isRefused && !isKnown) fail(task, error);
-      }
-    };
-    const filled = fill();
-    await untilAborted(manager.signal, filled);
-
-    // Told to stop meanwhile, it has as long for that as the tasks have, and the hooks wait for it.
-    const { shutdownTimeout = 20_000 } = this.#options;
-    const late = new AbortController();
-    const deadline = startTimer(shutdownTimeout, () => late.abort());
-    await untilAborted(late.signal, filled);
-    clearTimeout(deadline);
-    if (late.signal.aborted) fail("shutdown", new ShutdownTimeoutError(shutdownTimeout, [task]));
   }
 }
