@@ -2,12 +2,9 @@
 import { TaskAlreadyStartedError } from "./errors.ts";
 import { untilAborted } from "./internal/abort.ts";
 import { checkType } from "./internal/check.ts";
-import { onOsSignal } from "./internal/os-signals.ts";
+import { END_SIGNALS, onOsSignal, REPEAT_WINDOW } from "./internal/os-signals.ts";
 import { keepAlive, startTimer, type Timer } from "./internal/time.ts";
 import type { Task } from "./task.ts";
-
-/** One Ctrl-C reaches a program up to three times in some 40 ms under `node --watch`, `tsx watch` and their like. */
-const REPEAT_WINDOW = 500;
 
 export interface OsSignalOptions {
   /**
@@ -64,7 +61,7 @@ export class OsSignalTask implements Task, Disposable {
   constructor(options: OsSignalOptions = {}) {
     const action = "create an OsSignalTask";
     checkType(action, "options", "object", options);
-    const { signals = ["SIGINT", "SIGTERM", "SIGQUIT"], onSignal } = options;
+    const { signals = END_SIGNALS, onSignal } = options;
     if (onSignal !== undefined) checkType(action, "onSignal", "function", onSignal);
 
     this.#onSignal = onSignal;

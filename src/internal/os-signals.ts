@@ -1,10 +1,17 @@
 import { check } from "./check.ts";
+import { afterTurn, startTimer, type Timer } from "./time.ts";
 
 /** What a process does with signals; Node, Bun and Deno have it as `process`. */
 interface SignalSource {
   on(signal: string, listener: () => void): unknown;
   removeListener(signal: string, listener: () => void): unknown;
 }
+
+/** Those that ask a program to end. */
+export const END_SIGNALS: readonly string[] = ["SIGINT", "SIGTERM", "SIGQUIT"];
+
+/** One Ctrl-C reaches a program up to three times in some 40 ms under `node --watch`, `tsx watch` and their like. */
+export const REPEAT_WINDOW = 500;
 
 /** All but the two that end or halt a process without asking it. */
 const CATCHABLE = /^SIG(?!KILL|STOP)/;
@@ -37,4 +44,34 @@ export function onOsSignal(
     listeners.forEach((listen, name) => {
       source.removeListener(name, listen);
     });
+}
+
+/**
+ * Calls back on each signal after the first, but not on repeats of that.
+ *
+ * @returns What takes the listeners off again, once no more repeats are to be expected.
+ */
+export function onSecondSignal(
+  action: string,
+  signals: readonly string[],
+  listener: (signal: string) => void,
+): () => void {
+  let window: Timer | undefined;
+  let isOver = false;
+  let isReleased = false;
+  const unlisten = onOsSignal(action, signals, (signal) => {
+    if (isOver) listener(signal);
+    window ??= startTimer(REPEAT_WINDOW, () =>
+      // Those that came while the process was busy are heard only now.
+      afterTurn(() => {
+        isOver = true;
+        if (isReleased) unlisten();
+      }),
+    );
+    window.unref();
+  });
+  return () => {
+    isReleased = true;
+    if (isOver || !window) unlisten();
+  };
 }
