@@ -180,6 +180,7 @@ export class ChildProcessTask implements Task {
     const child = spawn(this.#command, this.#args, this.#options);
     const { pid } = child;
     if (pid === undefined) return new Promise((_, reject) => child.once("error", reject));
+    const isAnyAlive = watchGroup(pid);
     const release = killAtExit(pid);
     let wasTold = false;
     const exit = new Promise<void>((resolve) => {
@@ -192,7 +193,6 @@ export class ChildProcessTask implements Task {
     onEvent?.({ type: "child-started", task, pid });
     await untilAborted(signal, exit);
 
-    const isAnyAlive = watchGroup(pid);
     // One that has ended is dead before that is told here.
     const isAlive = (): boolean => (child.exitCode ?? child.signalCode) === null || isAnyAlive();
     const isKilled = isAlive() && (await this.#stop(pid, place, (timeout) => isGone(exit, isAlive, timeout)));
@@ -240,6 +240,7 @@ async function isGone(exit: Promise<void>, isAlive: () => boolean, timeout: numb
 /** Leaves a process without anything of it that would keep this one alive. */
 function letGo(child: ChildProcess): void {
   child.unref();
+  child.channel?.unref();
   child.removeAllListeners();
   // Of these the other ends may be open in a process that has left the group.
   for (const stream of child.stdio) stream?.destroy();

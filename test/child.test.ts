@@ -433,8 +433,8 @@ describe("What a program that ends by itself has left behind", () => {
     expect(child.told).toEqual(["child-started", "child-exited"]);
   });
 
-  /** Replaces a function of `node:fs` until the end of the test. */
-  function replace<Name extends "readFileSync" | "readdirSync">(name: Name, by: (typeof fs)[Name]): void {
+  /** Replaces a function of `node:fs` until the end of the test, or what is returned is called. */
+  function replace<Name extends "readFileSync" | "readdirSync">(name: Name, by: (typeof fs)[Name]): () => void {
     const real = fs[name];
     const put = (one: (typeof fs)[Name]): void => {
       fs[name] = one;
@@ -442,27 +442,38 @@ describe("What a program that ends by itself has left behind", () => {
     };
     put(by);
     onTestFinished(() => put(real));
+    return () => put(real);
   }
 
-  test("is waited for, where there is no /proc, as long as anything of the group can be signalled", async () => {
-    const child = await leaving(0, deaf("left"));
-    const hidden = vi.fn((): never => {
-      throw new Error("there is no /proc");
-    });
+  test.each<[string, (path: string, real: typeof fs.readFileSync) => unknown]>([
+    ["no /proc", () => expect.fail("There is none")],
+    ["the /proc of another namespace", (_, real) => real("/proc/1/stat", "latin1")],
+  ])("is waited for, where there is %s, as long as anything of the group can be signalled", async (_, read) => {
+    const { readFileSync } = fs;
+    const restore = replace("readFileSync", ((path: string) => read(path, readFileSync)) as never);
+    const starting = leaving(0, deaf("left"));
+    restore();
+    const child = await starting;
     const left = living(child.pid);
-    replace("readFileSync", hidden);
-    await waitUntil(() => hidden.mock.calls.length > 5);
-    expect([child.now, left.length > 0]).toEqual(["running", true]);
-    // Who asks how it ended is not this process, and may take his time.
+    let asked = 0;
+    let isGone = false;
     const { kill: real } = process;
     vi.spyOn(process, "kill").mockImplementation((pid, signal) => {
-      if (pid === -child.pid && signal === 0) throw Object.assign(new Error("kill ESRCH"), { code: "ESRCH" });
-      return real.call(process, pid, signal);
+      if (pid !== -child.pid || signal !== 0) return real.call(process, pid, signal);
+      // Who asks how it ended is not this process, and may take his time.
+      if (isGone) throw Object.assign(new Error("kill ESRCH"), { code: "ESRCH" });
+      asked++;
+      return true;
     });
     onTestFinished(() => void vi.restoreAllMocks());
+    await waitUntil(() => asked > 5);
+    expect([child.now, left.length > 0]).toEqual(["running", true]);
+    for (const pid of left) kill(pid);
+    await waitUntil(() => living(child.pid).length === 0);
+    expect(child.now).toBe("running");
+    isGone = true;
     await child.end();
     expect(child.now).toBe("returned");
-    for (const pid of left) kill(pid);
   });
 });
 

@@ -32,8 +32,13 @@ export function signalGroup(group: number, signal: NodeJS.Signals | 0): boolean 
   }
 }
 
-/** @returns What tells whether any process of a group lives. */
+/**
+ * @param group - The id of its first process, too, which is there, dead or alive.
+ * @returns What tells whether any process of a group lives.
+ */
 export function watchGroup(group: number): () => boolean {
+  // There is none, or that of another namespace, in which the ids are others.
+  const isTold = processStat(group)?.group === group;
   let witness: string | undefined;
   const isAlive = (entry: string): boolean => {
     const stat = /^\d/.test(entry) ? processStat(entry) : undefined;
@@ -43,7 +48,7 @@ export function watchGroup(group: number): () => boolean {
     if (!signalGroup(group, 0)) return false;
     if (witness !== undefined && isAlive(witness)) return true;
     // The dead can be signalled, too, until somebody asks how they ended; where nobody does, they stay for ever.
-    if (!processStat("self")) return true;
+    if (!isTold) return true;
     const entries = new Set(readdirSync("/proc"));
     // What came meanwhile may have been started by one that was alive then, and has ended before its turn.
     witness = [...entries].find(isAlive) ?? readdirSync("/proc").find((entry) => !entries.has(entry) && isAlive(entry));
