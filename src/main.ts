@@ -5,6 +5,7 @@
  */
 import { constants } from "node:os";
 import { type Failure, TaskAlreadyStartedError } from "./errors.ts";
+import { onAbort } from "./internal/abort.ts";
 import { checkMilliseconds, checkType } from "./internal/check.ts";
 import { Fill } from "./internal/fill.ts";
 import { END_SIGNALS, onSecondSignal } from "./internal/os-signals.ts";
@@ -52,7 +53,8 @@ export interface RunMainOptions extends ManagerOptions {
  * not closed, then after `exitTimeout` stderr says what it is, and the process exits, once all output has been written.
  * So this is for a program as a whole, which runs it once, and last.
  *
- * @param setup - Is given the manager. If it returns a promise, that is awaited, from a stop on for `shutdownTimeout`.
+ * @param setup - Is given the manager. A promise that it returns is awaited, from a stop on for `shutdownTimeout`. So it
+ * should not wait for the group, whose hooks have a timeout of their own.
  * @returns A promise that resolves at the end, also after a failure.
  * @throws {TypeError} If `setup` is no function, or an option has the wrong type.
  * @throws {RangeError} If a timeout is below 0, or `limit` is no whole number above 0.
@@ -106,6 +108,8 @@ class Program {
       // Not before the first one has become the failure that it is.
       afterTurn(() => this.#tell());
     });
+    // At once, as nobody knows how long the stop will take, or who will cut it short.
+    onAbort(this.#manager.signal, () => this.#tell());
     await this.#fill.run(async (manager) => {
       try {
         manager.runBackground(osSignal, errors);
@@ -118,14 +122,15 @@ class Program {
     await new Promise<void>(afterTurn);
     errors.release();
     unlisten();
-    if (this.#tell().length) process.exitCode = 1;
-    else process.exitCode ??= 0;
+    this.#tell();
+    process.exitCode ??= 0;
   }
 
-  /** Tells all failures that have not been told, and returns all. */
+  /** Tells all failures that have not been told, and returns all. Any of them decides about the exit code. */
   #tell(): readonly Failure[] {
     const failures = [...this.#fill.failures, ...this.#others];
     this.#report.tell(failures);
+    if (failures.length) process.exitCode = 1;
     return failures;
   }
 
@@ -152,8 +157,8 @@ async function exitLate(exitTimeout: number): Promise<void> {
   stdout.unref?.();
   stderr.unref?.();
   const resources = countsOf(process.getActiveResourcesInfo()) || "something that Node does not name";
-  await new Report().say(`Still alive ${exitTimeout} ms after the end, because of: ${resources}`);
-  await written(stdout);
+  void new Report().say(`Still alive ${exitTimeout} ms after the end, because of: ${resources}`);
+  await Promise.all([written(stdout), written(stderr)]);
   process.exit();
 }
 

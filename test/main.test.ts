@@ -122,6 +122,16 @@ describe("the exit code", () => {
     expect([process.exitCode, stderr()]).toEqual([0, ""]);
   });
 
+  test("a failure is printed, and the exit code set, at once: whoever cuts the stop short does not hide it", async () => {
+    await runMain((manager) => {
+      manager.run(rejecting(error));
+      manager.cleanup(() => {
+        expect([process.exitCode, said()]).toEqual([1, ["main: Error: no"]]);
+      });
+    });
+    expect([process.exitCode, said()]).toEqual([1, ["main: Error: no"]]);
+  });
+
   test("a code that the program set itself is kept on a clean end, and not after a failure", async () => {
     const setup = (manager: Manager): void => manager.cleanup(() => (process.exitCode = 3));
     await runMain(setup);
@@ -491,6 +501,16 @@ describe("uncaught errors under runMain", () => {
     expect(process.exitCode).toBe(1);
   });
 
+  test.each([["timeout"], [undefined]])("each is printed, also if it is the same %j again", async (value) => {
+    const { main } = start((manager) => manager.run(hangs));
+    await turn();
+    raise(value);
+    raise(value);
+    await pass(20_000);
+    await main;
+    expect(said().filter((line) => line.includes("uncaught-errors: PanicError")).length).toBe(2);
+  });
+
   test("one after a clean stop makes the code 1, whatever the program has set", async () => {
     await runMain((manager) => {
       process.exitCode = 3;
@@ -667,21 +687,36 @@ describe("exitTimeout", () => {
 
   test("it exits only once what it says has been written, and what was printed meanwhile", async () => {
     resources("Timeout");
-    let written!: () => void;
+    const writes: (() => void)[] = [];
+    let read: (() => void) | undefined;
     vi.mocked(process.stderr.write).mockImplementation((_: unknown, done?: unknown) => {
-      written = done as () => void;
+      writes.push(done as () => void);
+      read ??= unread();
       return false;
+    });
+    vi.spyOn(process.stderr, "writableLength", "get").mockImplementation(() => writes.length);
+    await runMain(nothing);
+    await pass(2_000);
+    expect(exited()).toEqual([]);
+    for (const written of writes.splice(0)) written();
+    await turn();
+    expect(exited()).toEqual([]);
+    read?.();
+    await turn();
+    expect(exited()).toEqual([[]]);
+  });
+
+  test("it exits also if somebody has replaced the `write` of stderr by one that does not call back", async () => {
+    resources("Timeout");
+    let done: (() => void) | undefined;
+    vi.mocked(process.stderr.write).mockImplementation((_: unknown, callback?: unknown) => {
+      done = callback as () => void;
+      return true;
     });
     await runMain(nothing);
     await pass(2_000);
-    const read = unread();
-    expect(exited()).toEqual([]);
-    written();
-    await turn();
-    expect(exited()).toEqual([]);
-    read();
-    await turn();
     expect(exited()).toEqual([[]]);
+    done?.(); // lest the listener for that is left in the process of the tests
   });
 });
 

@@ -13,7 +13,7 @@ export class UncaughtErrors {
   #source: string;
   #signal: AbortSignal = new AbortController().signal;
   #fail: ((error: Error) => void) | undefined;
-  /** Two promises may be rejected with one error; and a rejection may be told as an exception, too, before. */
+  /** Two promises may be rejected with one error, and a rejection may be told as an exception, too, before. */
   #last: unknown = this;
 
   readonly #onException = (cause: unknown, origin = "uncaughtException"): void => this.#receive(cause, origin);
@@ -42,7 +42,7 @@ export class UncaughtErrors {
 
   #receive(cause: unknown, origin: string): void {
     const isEcho = !failureOf(cause, this.#signal);
-    if (isEcho || cause === this.#last) return;
+    if (isEcho || (cause === this.#last && cause instanceof Object)) return;
     this.#last = cause;
     const error = new PanicError(cause, origin);
     // Once it has been told to stop, nobody waits for what it fails with.
