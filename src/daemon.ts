@@ -9,18 +9,18 @@ import { accessSync, closeSync, constants, openSync, writeSync } from "node:fs";
 import { constants as system } from "node:os";
 import { resolve } from "node:path";
 import type { Readable } from "node:stream";
-import { checkMilliseconds, checkNumber, checkType } from "./internal/check.ts";
-import { ownCommand, takeMark, UPGRADE_MARK } from "./internal/respawn.ts";
+import { check, checkMilliseconds, checkNumber, checkType } from "./internal/check.ts";
+import { LINE, markOf, ownCommand, takeMark, UPGRADE_MARK } from "./internal/respawn.ts";
 import { startTimer } from "./internal/time.ts";
 
 /** In the environment of the process that goes on in the background. */
 const DAEMON_MARK = "ALLSTOP_DAEMON";
 
-/** Its open file by which it tells that it is ready. */
-const LINE = 3;
-
 export interface DaemonizeOptions {
-  /** Where the daemon works, lest it keep a disk from being unmounted. @default "/" */
+  /**
+   * Where the daemon works, lest it keep a disk from being unmounted. An upgrade starts the new process there, too: if
+   * Node has options such as `--env-file` with relative paths, let it be the directory of the start. @default "/"
+   */
   cwd?: string | undefined;
   /** The file to append its output to. @default its output is dropped */
   stdout?: string | undefined;
@@ -51,12 +51,13 @@ export type Daemon =
  * Starts this program again as a daemon: in a session of its own, without a terminal.
  *
  * The same command runs up to the same call, which in the daemon gives the role `child`. The other process, of role
- * `parent`, waits until the daemon says that it is ready, and is to end then: its `process.exitCode` has been set, to 0,
- * or else to the daemon's own (128 + n if signal n killed it, 1 if it ended with 0 all the same, or was not ready in
- * time and so was killed, with its process group). stderr says why, and which log tells more.
+ * `parent`, waits until the daemon says that it is ready, and is to end then. Its `process.exitCode` has been set to 0,
+ * or else to the daemon's own (128 + n if signal n killed it; 1 if it ended with 0 all the same, or was not ready in
+ * time and so was killed, with its process group). Then stderr says why, and which log tells more.
  *
  * In a process that an `UpgradeTask` started, it is the `child` at once, as its parent was; so call it before you
- * construct that. Not on Windows. The steps are those of `daemon(7)`, but for what `spawn` has done already.
+ * construct that. Call it once: a second call starts a daemon of the daemon. What a daemon that is not ready in time
+ * has started in groups of their own, as a `ChildProcessTask` does, lives on. Not on Windows. After `daemon(3)`.
  *
  * @returns What this process is. The daemon is in `cwd`, with the `umask`.
  * @throws {TypeError} If an option has the wrong type.
@@ -80,14 +81,15 @@ export async function daemonize(options: DaemonizeOptions = {}): Promise<Daemon>
   checkType(action, "options", "object", options);
   const { cwd = "/", stdout, stderr, umask = 0o027, readyTimeout = 30_000 } = options;
   checkType(action, "cwd", "string", cwd);
+  check(cwd > "", action, "cwd must not be empty", cwd, RangeError);
   if (stdout !== undefined) checkType(action, "stdout", "string", stdout);
   if (stderr !== undefined) checkType(action, "stderr", "string", stderr);
   checkNumber(action, "umask", umask, Number.isInteger(umask) && umask >= 0 && umask <= 0o777, "from 0 to 0o777");
   checkMilliseconds(action, "readyTimeout", readyTimeout);
 
+  /* v8 ignore start -- the rest runs in a daemon, or in one that an upgrade has started, as those of the tests */
   // The parent was the daemon, and so this process is in its place.
-  if (process.env[UPGRADE_MARK]) return { role: "child", ready() {} };
-  /* v8 ignore start -- the rest runs only in a daemon, as those of the tests do. */
+  if (markOf(UPGRADE_MARK)) return { role: "child", ready() {} };
   if (!takeMark(DAEMON_MARK)) return start(cwd, stdout, stderr, umask, readyTimeout);
   process.chdir(cwd);
   return { role: "child", ready: lineToParent() };
@@ -145,7 +147,8 @@ function spawnDaemon(stdout: string | undefined, stderr: string | undefined, uma
     const [file = "", ...args] = ownCommand();
     return spawn(file, args, {
       detached: true,
-      env: { ...process.env, [DAEMON_MARK]: "1" },
+      // A mark of the other kind is not this one's, or it would not be here.
+      env: { ...process.env, [UPGRADE_MARK]: undefined, [DAEMON_MARK]: "1" },
       stdio: ["ignore", open(stdout), open(stderr), "pipe"],
     });
   } finally {

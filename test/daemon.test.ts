@@ -1,9 +1,10 @@
+import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Daemon, daemonize, type DaemonizeOptions } from "allstop/daemon";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
-import { compile } from "./support/bundle.ts";
+import { compiledPath } from "./support/bundle.ts";
 import { Program } from "./support/program.ts";
 
 let folder: string;
@@ -90,14 +91,20 @@ describe("The daemon", () => {
   });
 
   test("is the child at once, and what it was, in a process that an upgrade has started", async () => {
-    vi.stubEnv("ALLSTOP_UPGRADE", "{}");
-    onTestFinished(() => void vi.unstubAllEnvs());
-    const [directory, umask] = [process.cwd(), process.umask()];
-    const daemon = await daemonize();
-    expect(daemon).toEqual({ role: "child", ready: expect.any(Function) });
-    if (daemon.role === "child") expect(daemon.ready()).toBe(undefined);
-    expect([process.cwd(), process.umask()]).toEqual([directory, umask]);
-    expect(process.env["ALLSTOP_UPGRADE"]).toBe("{}"); // is for the UpgradeTask
+    const args = [compiledPath("fixtures/daemon.ts"), "ready", "{}", note];
+    const env = { ...process.env, ALLSTOP_UPGRADE: "{}" };
+    const child = spawn(process.execPath, args, { cwd: folder, env, stdio: ["ignore", "ignore", "inherit", "pipe"] });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    await vi.waitFor(noted, 5_000);
+    const umask = process.umask();
+    // The mark is for the UpgradeTask.
+    expect(noted()).toMatchObject({ role: "child", pid: child.pid, worksIn: folder, umask, marks: ["ALLSTOP_UPGRADE"] });
+  });
+
+  test.each(["ALLSTOP_DAEMON", "ALLSTOP_UPGRADE"])("is no other process that has its %s in the environment", async (mark) => {
+    const program = start("ready", {}, { [mark]: "{}" });
+    expect(await program.end()).toBe(0);
+    expect(noted()).toMatchObject({ role: "child", pid: parentOf(program).pid, worksIn: "/" });
   });
 });
 
@@ -137,13 +144,11 @@ describe("In this process", () => {
 
   /** Makes this process look as if it had been started as the program of the fixture. */
   function asProgram(mode: string): void {
-    const path = compile("fixtures/daemon.ts");
-    process.argv = [execPath, path, mode, "{}", note];
+    process.argv = [execPath, compiledPath("fixtures/daemon.ts"), mode, "{}", note];
     process.execArgv = ["--no-deprecation"];
     onTestFinished(() => {
       Object.assign(process, { argv, execArgv, execPath });
       process.exitCode = undefined;
-      rmSync(path);
     });
   }
 
@@ -206,6 +211,7 @@ describe("In this process", () => {
 test.each<[DaemonizeOptions | string, ErrorConstructor, string]>([
   ["x", TypeError, 'options must be of type object, got "x"'],
   [{ cwd: 1 as never }, TypeError, "cwd must be of type string, got 1"],
+  [{ cwd: "" }, RangeError, 'cwd must not be empty, got ""'],
   [{ stdout: 1 as never }, TypeError, "stdout must be of type string, got 1"],
   [{ stderr: null as never }, TypeError, "stderr must be of type string, got null"],
   [{ umask: "027" as never }, TypeError, 'umask must be of type number, got "027"'],
