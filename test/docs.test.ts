@@ -1,7 +1,8 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
+import { compile } from "./support/bundle.ts";
 import { laws } from "./support/laws.ts";
 import { Program } from "./support/program.ts";
 
@@ -52,6 +53,7 @@ beforeAll(() => {
   mkdirSync(generated, { recursive: true });
   writeFileSync(`${generated}/tsconfig.json`, JSON.stringify({ extends: "../../tsconfig.json", include: ["*.ts"] }));
   for (const { name, code } of fences) writeFileSync(`${generated}/${name}.ts`, code);
+  compile(...fences.map(({ name }) => `.generated/docs/${name}.ts`));
 });
 
 test("every ts block is found", () => {
@@ -87,7 +89,7 @@ describe("a ts block prints what it says", () => {
 
 test("the README's guarantees are the titles of the laws' tests", () => {
   const section = readme.slice(readme.indexOf("## Guarantees"), readme.indexOf("## When to use it"));
-  const items = Array.from(section.matchAll(/^(\d+)\. ([^]*?)(?=^\d+\. |^$|^\*\*)/gm), ([, number = "", text = ""]) => {
+  const items = Array.from(section.matchAll(/^(\d+)\. (?:\*\*\w+\.\*\* )?([^]*?)(?=^\d+\. |^$)/gm), ([, number = "", text = ""]) => {
     return `${number}. ${text.replace(/\s+/g, " ").trim()}`;
   });
   expect(items).toEqual(laws().map((text, i) => `${i + 1}. ${text}`));
@@ -97,8 +99,33 @@ test("the README's guarantees are the titles of the laws' tests", () => {
 test("the README names only commands and files that are there", () => {
   const { scripts } = JSON.parse(readFileSync(`${root}package.json`, "utf8"));
   for (const [, script = ""] of readme.matchAll(/npm run (\w+)/g)) expect(Object.keys(scripts)).toContain(script);
-  for (const [, file = ""] of readme.matchAll(/`(test\/[\w./-]+\.ts)`/g)) expect(readFileSync(`${root}${file}`)).toBeTruthy();
+  for (const [, file = ""] of readme.matchAll(/[`(](test\/[\w./-]+\.\w+)[`)]/g)) expect(existsSync(`${root}${file}`)).toBe(true);
   expect(readme).toContain("npm ci && npm start");
   expect(readme).toContain("npm cit");
   expect(readme.split("\n").length).toBeLessThan(400);
+});
+
+describe("the files for deploying", () => {
+  const read = (file: string): string => readFileSync(`${root}test/examples/deploy/${file}`, "utf8").replace(/^\s*#.*\n/gm, "");
+
+  test("Kubernetes gives the default timeouts time, and needs no preStop hook", () => {
+    const manifest = read("kubernetes.yaml");
+    expect(Number(/terminationGracePeriodSeconds: (\d+)/.exec(manifest)?.[1])).toBeGreaterThan(20 + 5);
+    expect(manifest).not.toContain("preStop");
+    expect(manifest).toContain('command: ["node"');
+  });
+
+  test("systemd waits for the daemon, follows its PID file, and reloads by an upgrade", () => {
+    const unit = read("shop.service");
+    const lines = ["Type=forking", "PIDFile=/run/shop/shop.pid", "ExecReload=/bin/kill -HUP $MAINPID", "KillMode=mixed"];
+    expect(unit.split("\n")).toEqual(expect.arrayContaining(lines));
+    expect(Number(/TimeoutStopSec=(\d+)/.exec(unit)?.[1])).toBeGreaterThan(20 + 5);
+    expect(unit).toMatch(/^ExecStart=\/usr\/bin\/node .* start$/m);
+  });
+
+  test("Docker starts node itself, without a shell or npm in between", () => {
+    const [, entry = ""] = /^ENTRYPOINT (.*)$/m.exec(read("Dockerfile")) ?? [];
+    expect(JSON.parse(entry)[0]).toBe("node");
+    expect(read("Dockerfile")).not.toMatch(/^CMD|npm start/m);
+  });
 });

@@ -1,7 +1,9 @@
 import { randomUUID } from "node:crypto";
+import { rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
+import { afterAll } from "vitest";
 
 interface Esbuild {
   build(options: object): Promise<{ outputFiles: { contents: Uint8Array }[] }>;
@@ -34,20 +36,30 @@ export async function bundle(source: string, options: object = { format: "esm" }
 }
 
 /**
- * How many bytes a user's bundle takes up, compressed with brotli; if it is for a battery, without the Manager, and
- * without HttpServerTask and the page in that of an AdminServerTask.
+ * How many bytes a user's bundle takes up, compressed with brotli; if it is for a battery, without what is counted by
+ * itself: the Manager, OsSignalTask (for `main`), HttpServerTask and the page (for `admin`).
  */
 export async function bundleSize(source: string): Promise<number> {
-  const external = source.includes('"allstop/') ? ["./manager.ts", "./http.ts", "./internal/admin-page.ts"] : [];
+  const counted = ["./manager.ts", "./os-signal-task.ts", "./http.ts", "./internal/admin-page.ts"];
+  const external = source.includes('"allstop/') ? counted : [];
   return brotliCompressSync(await bundle(source, { format: "esm", platform: "node", external })).length;
 }
 
-/** Makes one JavaScript file, which starts faster, of a program of `test/`. */
-export function compile(program: string): string {
-  const outfile = `${root}test/.generated/${randomUUID()}.mjs`;
+/** The JavaScript of programs, until the end of the file of tests that started them. */
+const compiled = new Map<string, string>();
+
+afterAll(() => {
+  for (const file of compiled.values()) rmSync(file);
+});
+
+/** Makes one JavaScript file, which starts faster, of each of these programs of `test/`. */
+export function compile(...programs: readonly string[]): void {
+  const folder = `${root}test/.generated/`;
+  const entries = programs.map((program): [string, string] => [randomUUID(), program]);
   esbuild.buildSync({
-    entryPoints: [`${root}test/${program}`],
-    outfile,
+    entryPoints: Object.fromEntries(entries.map(([name, program]) => [name, `${root}test/${program}`])),
+    outdir: folder,
+    outExtension: { ".js": ".mjs" },
     bundle: true,
     keepNames: true,
     platform: "node",
@@ -55,5 +67,11 @@ export function compile(program: string): string {
     target: "node20",
     tsconfig: `${root}test/tsconfig.json`,
   });
-  return outfile;
+  for (const [name, program] of entries) compiled.set(program, `${folder}${name}.mjs`);
+}
+
+/** The path of a program of `test/` in JavaScript. */
+export function compiledPath(program: string): string {
+  if (!compiled.has(program)) compile(program);
+  return compiled.get(program) as string;
 }

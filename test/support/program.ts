@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 // Not the global one, which may be faked.
 import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
-import { compile } from "./bundle.ts";
+import { compiledPath } from "./bundle.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -57,8 +57,7 @@ export class Program {
     env: Record<string, string> = {},
     { cwd = root, stdin = "ignore" }: ProgramOptions = {},
   ) {
-    const program = compile(path);
-    this.#child = spawn(process.execPath, [program, ...args], {
+    this.#child = spawn(process.execPath, [compiledPath(path), ...args], {
       cwd,
       env: { ...process.env, ...env, [MARK]: this.#mark },
       stdio: [stdin, "pipe", "pipe"],
@@ -82,7 +81,6 @@ export class Program {
       for (let pids; (pids = this.processes).length > 0; await setImmediate()) {
         for (const pid of pids) killIfAlive(pid);
       }
-      rmSync(program);
     });
   }
 
