@@ -15,7 +15,8 @@ const PAUSE = 5;
 
 export interface AcquirePidFileOptions {
   /**
-   * The id of a running process whose file may be taken over, as the `parentPid` of an `UpgradeTask`.
+   * The id of a running process whose file may be taken over, as the `parentPid` of an `UpgradeTask`. If the upgrade
+   * fails after that, the file is gone, or that of a dead process: on `upgrade-failed` the parent acquires it again.
    * @default undefined
    */
   replaces?: number | undefined;

@@ -1,5 +1,8 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { get } from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Program } from "./support/program.ts";
 
@@ -7,13 +10,14 @@ const folder = new URL("./examples/", import.meta.url);
 const programs = readdirSync(folder).filter((file) => file.endsWith(".ts"));
 const service = "05-service.ts";
 const configuration = "12-configuration.ts";
+const daemon = "14-daemon.ts";
 const environment = { DATABASE_URL: "postgres://db.example/shop", BATCH_SIZE: "10" };
 
 test("the examples are numbered without a gap", () => {
   expect(programs.map((file) => Number(file.slice(0, 2)))).toEqual(programs.map((_, i) => i + 1));
 });
 
-test.each(programs.filter((file) => file !== service))("%s prints what is expected", async (file) => {
+test.each(programs.filter((file) => ![service, daemon].includes(file)))("%s prints what is expected", async (file) => {
   const program = new Program(`examples/${file}`, [], file === configuration ? environment : {});
   const end = await program.end();
   expect([end, program.stderr]).toEqual([0, ""]);
@@ -73,6 +77,40 @@ test.each(["SIGINT", "SIGTERM"] as const)("the service serves until %s, and ends
     expect(text.join("\n")).toMatch(new RegExp(`^shop/${task} +[^ ]`, "m"));
   }
 });
+
+test("the daemon starts, tells its status, reloads and stops, each with its exit code", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "allstop-"));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const command = async (name: string): Promise<[end: unknown, output: string]> => {
+    const program = new Program(`examples/${daemon}`, [name], { STATE_DIRECTORY: folder, PORT: `${port}` });
+    return [await program.end(), `${program.lines.join("\n")}${program.stderr}`];
+  };
+  const stopped = [3, "It is not running"];
+  expect(await command("status")).toEqual(stopped);
+  expect(await command("start")).toEqual([0, ""]);
+  const [, first] = await command("status");
+  const pid = /\d+/.exec(first)?.[0];
+  expect([first, await fetchText(url)]).toEqual([`Process ${pid} is running`, `Hello from ${pid}\n`]);
+  expect(await command("start")).toEqual([1, expect.stringMatching(/exited with code 1 before .*: see .*hello\.log\n$/)]);
+  expect(await command("reload")).toEqual([0, ""]);
+  const [, second] = await command("status");
+  expect(await fetchText(url)).toBe(`Hello from ${/\d+/.exec(second)?.[0]}\n`);
+  expect(second).not.toBe(first);
+  expect(await command("stop")).toEqual([0, ""]);
+  expect(await command("status")).toEqual(stopped);
+  expect(readdirSync(folder)).toEqual(["hello.log"]);
+  rmSync(folder, { recursive: true });
+});
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
 
 /** What was logged, and what came after the end. */
 function partition(lines: readonly string[]): [string[], string[]] {

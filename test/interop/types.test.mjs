@@ -14,7 +14,7 @@ import { entries, install, installed, run, temporaryFolder } from "./support.mjs
 const consumer = fileURLToPath(new URL("consumer", import.meta.url));
 
 /** What is for Node alone, and so needs its types. */
-const ofNode = ["allstop/admin", "allstop/http"];
+const ofNode = ["admin", "child", "daemon", "http", "main", "pid-file", "upgrade"].map((name) => `allstop/${name}`);
 
 const compilers = ["typescript-5.4", "typescript-7"];
 
