@@ -7,6 +7,9 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } fro
 import { compiledPath } from "./support/bundle.ts";
 import { Program } from "./support/program.ts";
 
+/** The machine may be busy. */
+const PATIENTLY = { timeout: 4_000, interval: 10 };
+
 let folder: string;
 let note: string;
 
@@ -69,24 +72,19 @@ describe("The daemon", () => {
     expect((statSync(join(folder, "err.log")).mode & 0o777).toString(8)).toBe("600");
   });
 
-  test("has logs that all may write if no umask forbids that, whatever that of the parent", async () => {
-    const program = start("ready", { umask: 0, stderr: "err.log" });
-    expect(await program.end()).toBe(0);
-    expect((statSync(join(folder, "err.log")).mode & 0o777).toString(8)).toBe("666");
-    expect(noted()["umask"]).toBe(0);
-  });
-
-  test("may have one file for both logs", async () => {
-    expect(await start("ready", { stdout: "log", stderr: "log" }).end()).toBe(0);
+  test("may have one file for both logs, which all may write if no umask forbids that, whatever that of the parent", async () => {
+    expect(await start("ready", { umask: 0, stdout: "log", stderr: "log" }).end()).toBe(0);
     expect(log("log")).toBe("an output\nan error\n");
+    expect((statSync(join(folder, "log")).mode & 0o777).toString(8)).toBe("666");
+    expect(noted()["umask"]).toBe(0);
   });
 
   test("is ready without an error, also when its parent has gone", async () => {
     const program = start("orphan", { stderr: "err.log" });
-    await vi.waitFor(() => expect(log("err.log")).toBe("an error\n"));
+    await vi.waitFor(() => expect(log("err.log")).toBe("an error\n"), PATIENTLY);
     program.send("SIGKILL");
     expect(await program.exit()).toBe("SIGKILL");
-    await vi.waitFor(() => expect(existsSync(note)).toBe(true));
+    await vi.waitFor(() => expect(existsSync(note)).toBe(true), PATIENTLY);
     expect(noted()).toMatchObject({ role: "child" });
   });
 
@@ -95,31 +93,27 @@ describe("The daemon", () => {
     const env = { ...process.env, ALLSTOP_UPGRADE: "{}" };
     const child = spawn(process.execPath, args, { cwd: folder, env, stdio: ["ignore", "ignore", "inherit", "pipe"] });
     onTestFinished(() => void child.kill("SIGKILL"));
-    await vi.waitFor(noted, 5_000);
+    await vi.waitFor(noted, PATIENTLY);
     const umask = process.umask();
     // The mark is for the UpgradeTask.
     expect(noted()).toMatchObject({ role: "child", pid: child.pid, worksIn: folder, umask, marks: ["ALLSTOP_UPGRADE"] });
   });
 
-  test.each(["ALLSTOP_DAEMON", "ALLSTOP_UPGRADE"])("is no other process that has its %s in the environment", async (mark) => {
-    const program = start("ready", {}, { [mark]: "{}" });
+  test("is no other process that only has such marks in its environment", async () => {
+    const program = start("ready", {}, { ALLSTOP_DAEMON: "1", ALLSTOP_UPGRADE: "{}" });
     expect(await program.end()).toBe(0);
     expect(noted()).toMatchObject({ role: "child", pid: parentOf(program).pid, worksIn: "/" });
   });
 });
 
 describe("The parent", () => {
-  test.each([
-    ["exit", 3, "exited with code 3 before it was ready"],
-    ["leave", 1, "exited with code 0 before it was ready"],
-    ["die", 143, "was killed by SIGTERM before it was ready"],
-  ])("has the child's own code if it ends early (%s: %i), and stderr says why, and which log to read", async (mode, code, why) => {
-    const program = start(mode, { stdout: "out.log", stderr: "err.log" });
-    expect(await program.end()).toBe(code);
+  test("has the child's own code if it ends early, and stderr says why, and which log to read", async () => {
+    const program = start("die", { stdout: "out.log", stderr: "err.log" });
+    expect(await program.end()).toBe(143);
     const { pid, exitCode } = parentOf(program);
-    expect(exitCode).toBe(code);
-    expect(program.lines[0]).toMatch(new RegExp(` ${code}$`));
-    expect(program.stderr).toBe(`Daemon ${pid} ${why}: see ${folder}/err.log\n`);
+    expect(exitCode).toBe(143);
+    expect(program.lines[0]).toMatch(/ 143$/);
+    expect(program.stderr).toBe(`Daemon ${pid} was killed by SIGTERM before it was ready: see ${folder}/err.log\n`);
     expect(log("err.log")).toBe("an error\n");
     expect(program.processes).toEqual([]);
   });
@@ -130,7 +124,7 @@ describe("The parent", () => {
     const { pid } = parentOf(program);
     expect(program.stderr).toBe(`Daemon ${pid} was not ready within 1000 ms: see ${folder}/out.log\n`);
     expect(log("out.log")).toBe("an output\nhas started another one\n");
-    await vi.waitFor(() => expect(program.processes).toEqual([]));
+    await vi.waitFor(() => expect(program.processes).toEqual([]), PATIENTLY);
   });
 });
 
@@ -166,7 +160,7 @@ describe("In this process", () => {
     ["exit", 3, "exited with code 3 before it was ready"],
     ["die", 143, "was killed by SIGTERM before it was ready"],
     ["leave", 1, "exited with code 0 before it was ready"],
-  ])("without logs, stderr says how to get one (%s)", async (mode, code, why) => {
+  ])("an early end (%s) has the code %i; without logs, stderr says how to get one", async (mode, code, why) => {
     asProgram(mode);
     const told = vi.spyOn(console, "error").mockReturnValue();
     onTestFinished(() => void told.mockRestore());

@@ -634,7 +634,8 @@ describe("exitTimeout", () => {
     expect(timer.hasRef()).toBe(false);
     expect(vi.getTimerCount()).toBe(1);
     await turn();
-    expect(process.getActiveResourcesInfo()).toEqual(before);
+    // A timer of the test runner may have passed meanwhile.
+    expect(before).toEqual(expect.arrayContaining(process.getActiveResourcesInfo()));
   });
 
   test("with `exitTimeout: Infinity` it never exits", async () => {

@@ -12,8 +12,8 @@ useNoUnhandledRejections();
 const scene = new Scene();
 const stale = kinds[1]?.[1];
 
-test("of 20 simultaneous starters exactly one wins, 25 times, over a fresh, stale, empty or garbage file", async () => {
-  const crowd = new Program("fixtures/pid-file.ts", ["20"], {}, { stdin: "pipe" });
+test("of 8 simultaneous starters exactly one wins, 25 times, over a fresh, stale, empty or garbage file", async () => {
+  const crowd = new Program("fixtures/pid-file.ts", ["8"], {}, { stdin: "pipe" });
   await crowd.line("ready");
   for (let id = 1; id <= 50; id += 2) {
     const [, text] = kinds[((id - 1) / 2) % kinds.length] ?? [];
@@ -25,13 +25,13 @@ test("of 20 simultaneous starters exactly one wins, 25 times, over a fresh, stal
     const outcomes = told.map(({ outcome }) => outcome);
     expect(outcomes.filter((outcome) => !("error" in outcome))).toEqual([{ path, pid }]);
     const refusal = { error: { name: "AlreadyRunningError", path, pid } };
-    expect(outcomes.filter((outcome) => "error" in outcome)).toEqual(Array(19).fill(refusal));
+    expect(outcomes.filter((outcome) => "error" in outcome)).toEqual(Array(7).fill(refusal));
     scene.expectHeldBy(pid);
     crowd.write(JSON.stringify({ id: id + 1, action: "release" }));
     await crowd.line(`{"id":${id + 1},`);
     expect(scene.files).toEqual([]);
   }
-  // It takes 1.5 s, but more on a machine that has a lot to do besides.
+  // Less than a second, but more on a machine that has a lot to do besides. (20 of them are in test/interop.)
 }, 30_000);
 
 test.each(kinds)("nobody ever finds it empty, half or missing, but as it was: %s", async (_, text) => {

@@ -1,8 +1,18 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Small files that start many processes, one after the other, come first, lest all others wait for them in the end. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isLong = ({ moduleId }: TestSpecification): boolean => /(docs|examples)\.test\.ts$/.test(moduleId);
+    const sorted = await super.sort(files);
+    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))];
+  }
+}
 
 export default defineConfig({
   root,
@@ -14,6 +24,7 @@ export default defineConfig({
   },
   test: {
     include: ["test/*.test.ts"],
+    sequence: { sequencer: LongestFirst },
     // By default it leaves one core of two idle, while tests wait for sockets and child processes.
     maxWorkers: Math.max(3, availableParallelism() - 1),
     coverage: {
