@@ -45,7 +45,7 @@ export class Sockets {
   async listen(server: Server, { port = 0, host, path }: ListenOptions): Promise<void> {
     const place = path === undefined ? { port, host } : { path: resolve(path) };
     const key = JSON.stringify(place);
-    this.#keys.set(server, key);
+    if (!server.listening) this.#keys.set(server, key);
     // Of a server that listens already, Node itself says that it cannot do so again.
     /* v8 ignore start -- the rest runs only in a process that an upgrade has started: upgrade-generations.test.ts */
     if (!this.#claims || server.listening) return this.#open({ server, place, key });
@@ -81,7 +81,7 @@ export class Sockets {
   handOn(): void {
     this.#isHandedOn = true;
     // Connections are none of its business; that of a server of HTTP closes the idle ones.
-    for (const server of this.#keys.keys()) Server.prototype.close.call(server);
+    this.#keys.forEach((_, server) => server.listening && Server.prototype.close.call(server));
   }
 
   async #open({ server, place, file }: Listening): Promise<void> {

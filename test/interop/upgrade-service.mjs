@@ -17,9 +17,11 @@ say("born", null, 0);
 process.on("exit", (code) => say("exit", code));
 
 const upgrade = new UpgradeTask();
+const servers = [];
 const manager = new Manager({
   onEvent({ type, pid, error, destroyed }) {
     if (type.startsWith("upgrade-")) say(type, error?.message ?? pid);
+    if (type === "upgrade-ready" && !servers.some(({ listening }) => listening)) say("closed");
     if (type === "http-drained") say(type, destroyed);
   },
 });
@@ -28,12 +30,7 @@ const services = JSON.parse(PLACES).map((place) => {
     await sleep(Number(url.slice(1)));
     response.end(`${process.pid}`);
   });
-  const { close } = server;
-  server.close = (...args) => {
-    close.apply(server, args);
-    say("closed");
-    return server;
-  };
+  servers.push(server);
   return new HttpServerTask(server, { drainDelay: Number(DRAIN_DELAY), listen: upgrade.listen, ...place });
 });
 manager.cleanup(() => say("cleaned-up"));
