@@ -686,7 +686,7 @@ describe("exitTimeout", () => {
     expect(said().length).toBe(1);
   });
 
-  test("it exits only once what it says has been written, and what was printed meanwhile", async () => {
+  test.each([[false], [true]])("it exits only once what it says has been written, and what was printed meanwhile (%s)", async (isLast) => {
     resources("Timeout");
     const writes: (() => void)[] = [];
     let read: (() => void) | undefined;
@@ -699,11 +699,12 @@ describe("exitTimeout", () => {
     await runMain(nothing);
     await pass(2_000);
     expect(exited()).toEqual([]);
-    for (const written of writes.splice(0)) written();
-    await turn();
-    expect(exited()).toEqual([]);
-    read?.();
-    await turn();
+    const steps = [() => writes.splice(0).forEach((written) => written()), () => read?.()];
+    for (const step of isLast ? steps.reverse() : steps) {
+      expect(exited()).toEqual([]);
+      step();
+      await turn();
+    }
     expect(exited()).toEqual([[]]);
   });
 

@@ -89,6 +89,10 @@ export function useMain(): void {
     vi.clearAllTimers();
     vi.useRealTimers();
     vi.restoreAllMocks();
+    // That leaves getters on the object, though they were inherited.
+    for (const stream of [process.stdout, process.stderr]) {
+      for (const name of ["writableLength", "writableEnded"]) Reflect.deleteProperty(stream, name);
+    }
     expect(left).toEqual([[0, 0], 0]);
   });
 }
