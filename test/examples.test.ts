@@ -3,7 +3,8 @@ import { get } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { compile } from "./support/bundle.ts";
 import { Program } from "./support/program.ts";
 
 const folder = new URL("./examples/", import.meta.url);
@@ -12,6 +13,8 @@ const service = "05-service.ts";
 const configuration = "12-configuration.ts";
 const daemon = "14-daemon.ts";
 const environment = { DATABASE_URL: "postgres://db.example/shop", BATCH_SIZE: "10" };
+
+beforeAll(() => compile(...programs.map((file) => `examples/${file}`)));
 
 test("the examples are numbered without a gap", () => {
   expect(programs.map((file) => Number(file.slice(0, 2)))).toEqual(programs.map((_, i) => i + 1));
