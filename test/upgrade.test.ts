@@ -239,6 +239,16 @@ describe("An upgrade", () => {
     for (const one of [client, late]) one.destroy();
   });
 
+  test("closes nothing that does not listen", async () => {
+    const subject = await new Subject(isReady()).start();
+    const [served, closed] = [greeter(), vi.fn()];
+    await expect(subject.task.listen(served, { path: folder })).rejects.toHaveProperty("code", "EADDRINUSE");
+    served.on("close", closed);
+    await subject.upgrade();
+    await setImmediate();
+    expect(closed).not.toHaveBeenCalled();
+  });
+
   test("that has failed keeps this process no longer, though what it left behind has the other end of the line", async () => {
     const note = join(folder, "note");
     const subject = await new Subject(`sleep 60 & echo $! >'${note}'; exit 3`).start();
