@@ -173,17 +173,19 @@ export class Timeline {
   /** Keeps it as one that has ended. Of those that run, it is the one of that name whose start is nearest. */
   #end(run: Run, state: string): void {
     const { name, start } = run;
-    this.#ended[this.#endings++ % 1_000] = { ...run, state, end: this.#now };
     const starts = this.#running.get(name);
-    if (!starts) return;
-    let nearest = Math.round(start);
-    if (!starts.has(nearest)) {
-      nearest = [...starts.keys()].reduce((a, b) => ((a - start) ** 2 < (b - start) ** 2 ? a : b));
+    let begun: Run | undefined;
+    if (starts) {
+      let nearest = Math.round(start);
+      if (!starts.has(nearest)) {
+        nearest = [...starts.keys()].reduce((a, b) => ((a - start) ** 2 < (b - start) ** 2 ? a : b));
+      }
+      const runs = starts.get(nearest)!;
+      begun = runs.pop();
+      if (!runs.length) starts.delete(nearest);
+      if (!starts.size) this.#running.delete(name);
     }
-    const runs = starts.get(nearest)!;
-    runs.pop();
-    if (!runs.length) starts.delete(nearest);
-    if (!starts.size) this.#running.delete(name);
+    this.#ended[this.#endings++ % 1_000] = { ...(begun ?? run), state, end: this.#now };
   }
 
   /** All that is kept, in the order of the starts. */

@@ -274,7 +274,7 @@ describe("A run", () => {
     expect(runs()).toEqual(["a still running 0-40", "a returned 10-40", ...others]);
     tell(50, over("a", 18)); // told late: nobody started at 32
     tell(60, over("a", 42)); // or at 18
-    expect(runs()).toEqual(["a still running 0-60", "a returned 10-40", "a returned 18-60", "a returned 32-50"]);
+    expect(runs()).toEqual(["a still running 0-60", "a returned 10-40", "a returned 20-60", "a returned 30-50"]);
     tell(70, over("a", 70));
     expect(runs().filter((run) => run.includes("still"))).toEqual([]);
   });
@@ -412,6 +412,13 @@ describe("The stop", () => {
     tell(30, over("c", 30, "failed"));
     tell(60);
     expect(heldUp()).toEqual(["d still running 0.05s", "c failed 0.02s", "b returned 0.001s"]);
+  });
+
+  test("is held up by who was told to have started before it, however late its end is told", () => {
+    tell(0, started("a"));
+    tell(1, stopping("", "enough"));
+    tell(30, over("a", 20));
+    expect(heldUp()).toEqual(["a returned 0.029s"]);
   });
 
   test("is not held up by what started after it, but for hooks", () => {
