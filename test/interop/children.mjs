@@ -59,8 +59,8 @@ if (mode === "stop") {
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, rider));
-  // The handle of a process that has ended is gone in the next turn.
-  await sleep(1);
+  // The handle of a process that has ended is gone at the end of the turn, which comes after its timers.
+  for (let i = 0; i < 2; i++) await sleep(1);
   const left = process.getActiveResourcesInfo().filter((name) => name !== "PipeWrap");
   console.log(JSON.stringify({ ends, left, listeners: process.listenerCount("exit") - listeners }));
 } else {
