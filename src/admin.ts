@@ -130,7 +130,7 @@ const COMMON = { "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff
  *
  * await admin.ready();
  * const { port } = admin.address as import("node:net").AddressInfo;
- * const answer = await fetch(`http://localhost:${port}/ready`);
+ * const answer = await fetch(`http://127.0.0.1:${port}/ready`);
  * console.log(answer.status); // prints 503
  * await manager.stop();
  * ```

@@ -5,7 +5,7 @@ import { question, SAFE, serveAdmin, useAdmin } from "./support/admin.ts";
 
 useAdmin();
 
-describe("A heap snapshot", { timeout: 30_000 }, () => {
+describe("A heap snapshot", () => {
   test("is a .heapsnapshot that can be parsed", async () => {
     const run = await serveAdmin({ profiling: true });
     const answer = await run.ask("/debug/heap");
@@ -42,7 +42,7 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
   test("whose client hangs up in the middle leaves nothing that would hold the stop", async () => {
     const made = vi.spyOn(v8, "getHeapSnapshot");
     syncBuiltinESMExports();
-    const run = await serveAdmin({ profiling: true, drainTimeout: 4_000 });
+    const run = await serveAdmin({ profiling: true, drainTimeout: 20_000 });
     const client = await run.client(question("/debug/heap"));
     await client.until(() => client.received > 1_000_000);
     client.socket.pause();
@@ -52,7 +52,7 @@ describe("A heap snapshot", { timeout: 30_000 }, () => {
     made.mockRestore();
     syncBuiltinESMExports();
     expect((await run.ask("/ready")).status).toBe(200);
-    expect(await run.stopping()).toBeLessThan(2_500);
+    expect(await run.stopping()).toBeLessThan(10_000);
     expect(run.log.events.find(({ type }) => type === "http-drained")).toMatchObject({ requests: 0, destroyed: 0 });
   });
 });

@@ -369,12 +369,12 @@ describe.concurrent("Its sections", () => {
   });
 
   test("show for how long a component has its status, and its detail", async () => {
-    const since = Date.now() - 5_000;
+    const since = Date.now() - 36_000_000;
     const components = { db: { status: "healthy", since }, queue: { status: "unhealthy", detail: "refused", since } };
     const page = await shown({ health: { snapshot: () => ({ status: "unhealthy", components }) } });
     const [queue, db] = tablesOf(page)["Health"] ?? [];
-    expect(db).toEqual(["db", "healthy", "", expect.stringMatching(/^5\.\d s$/)]);
-    expect(queue).toEqual(["queue", "unhealthy", "refused", expect.stringMatching(/^5\.\d s$/)]);
+    expect(db).toEqual(["db", "healthy", "", "10 h"]);
+    expect(queue).toEqual(["queue", "unhealthy", "refused", "10 h"]);
     expect(textOf(first(page, "title"))).toBe("admin: unhealthy");
     expect(tones(page)).toEqual({ healthy: "good", unhealthy: "bad" });
   });
@@ -620,7 +620,7 @@ describe("Of a real program", () => {
     const bars = pictureOf(stopping);
     expect(bars["shop/server"]).toMatch(/^good [\d.]+\+[\d.]+, warn 50\+50, \| 50$/);
     expect(bars["shop/job"]).toMatch(/^idle [\d.]+\+[\d.]+, \| 50$/);
-    expect(textOf(stopping)).toMatch(/ until the stop, \d+ ms after the stop/);
+    expect(textOf(stopping)).toMatch(/ until the stop, \d+(\.\d)? m?s after the stop/);
     const html = JSON.stringify(stopping);
     expect(html).not.toContain("a secret cause");
 

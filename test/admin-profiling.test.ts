@@ -45,7 +45,7 @@ async function begin(run: AdminRun, query = "?seconds=60"): Promise<RawClient> {
   return client;
 }
 
-describe("A CPU profile", { timeout: 30_000 }, () => {
+describe("A CPU profile", () => {
   test("is a .cpuprofile of as many seconds as were asked for", async () => {
     const run = await serveAdmin({ profiling: true });
     const answer = await run.ask("/debug/profile?seconds=0.05");
@@ -89,7 +89,7 @@ describe("A CPU profile", { timeout: 30_000 }, () => {
     const timers = vi.spyOn(globalThis, "setTimeout");
     const run = await serveAdmin({ profiling: true });
     const client = await begin(run, query);
-    await vi.waitUntil(() => timers.mock.calls.some(([, delay]) => delay === seconds * 1_000), { interval: 1 });
+    await vi.waitUntil(() => timers.mock.calls.some(([, delay]) => delay === seconds * 1_000), { interval: 1, timeout: 10_000 });
     timers.mockRestore();
     expect(client.text).toBe("");
     client.leave();
@@ -99,7 +99,7 @@ describe("A CPU profile", { timeout: 30_000 }, () => {
 
   test("is made one at a time: another one is refused with 409 until the first is over", async () => {
     const run = await serveAdmin({ profiling: true });
-    const first = await begin(run, "?seconds=0.3");
+    const first = await begin(run);
     const second = await run.ask("/debug/profile");
     expect([second.status, second.body]).toEqual([409, "Another profile is being made\n"]);
     expect(second.headers).toMatchObject(SAFE);
@@ -107,7 +107,8 @@ describe("A CPU profile", { timeout: 30_000 }, () => {
     // A heap snapshot is a profile, too.
     expect(await run.ask("/debug/heap")).toMatchObject({ status: 409, body: "Another profile is being made\n" });
     expect((await run.ask("/ready")).status).toBe(200);
-    profileOf(await first.answer());
+    first.leave();
+    while ((await further(run)) === 409);
     profileOf(await run.ask("/debug/profile?seconds=0.01"));
   });
 
@@ -116,7 +117,7 @@ describe("A CPU profile", { timeout: 30_000 }, () => {
     const client = await begin(run);
     const stopped = run.stopping();
     profileOf(await client.answer());
-    expect(await stopped).toBeLessThan(3_000);
+    expect(await stopped).toBeLessThan(8_000);
   });
 
   test("is cut by the stop; one that is asked for while the others stop, once they have", async () => {

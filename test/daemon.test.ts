@@ -8,7 +8,7 @@ import { compiledPath } from "./support/bundle.ts";
 import { Program } from "./support/program.ts";
 
 /** The machine may be busy. */
-const PATIENTLY = { timeout: 4_000, interval: 10 };
+const PATIENTLY = { timeout: 20_000, interval: 10 };
 
 let folder: string;
 let note: string;

@@ -72,7 +72,7 @@ function printed(event: object, options: Partial<ConsoleConstructorOptions> = {}
   let text = "";
   const into = (mark: string): Writable =>
     new Writable({ write: (chunk, _, done) => void ((text += mark + String(chunk)), done()) });
-  logEvents(new Console({ stdout: into(""), stderr: into("! "), ...options }))(event as LifecycleEvent);
+  logEvents(new Console({ stdout: into(""), stderr: into("! "), colorMode: false, ...options }))(event as LifecycleEvent);
   return text;
 }
 

@@ -1,11 +1,11 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { get } from "node:http";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { compile } from "./support/bundle.ts";
 import { Program } from "./support/program.ts";
+import { unusedPort } from "./support/unused-port.ts";
 
 const folder = new URL("./examples/", import.meta.url);
 const programs = readdirSync(folder).filter((file) => file.endsWith(".ts"));
@@ -81,9 +81,9 @@ test.each(["SIGINT", "SIGTERM"] as const)("the service serves until %s, and ends
   }
 });
 
-test("the daemon starts, tells its status, reloads and stops, each with its exit code", { timeout: 30_000 }, async () => {
+test("the daemon starts, tells its status, reloads and stops, each with its exit code", async () => {
   const folder = mkdtempSync(join(tmpdir(), "allstop-"));
-  const port = await freePort();
+  const port = await unusedPort();
   const url = `http://127.0.0.1:${port}`;
   const command = async (name: string): Promise<[end: unknown, output: string]> => {
     const program = new Program(`examples/${daemon}`, [name], { STATE_DIRECTORY: folder, PORT: `${port}` });
@@ -102,15 +102,6 @@ test("the daemon starts, tells its status, reloads and stops, each with its exit
   expect(readdirSync(folder)).toEqual(["hello.log"]);
   rmSync(folder, { recursive: true });
 });
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 /** What was logged, and what came after the end. */
 function partition(lines: readonly string[]): [string[], string[]] {

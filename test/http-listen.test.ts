@@ -18,6 +18,7 @@ import { useNoUnhandledRejections, useNoWarnings } from "./support/process-event
 import { thrownBy } from "./support/thrown-by.ts";
 import { told } from "./support/told.ts";
 import { hangs, nothing, rejecting, throwing } from "./support/ways.ts";
+import { unusedPort } from "./support/unused-port.ts";
 
 const ERROR = new Error("no place to listen");
 const LOCAL = "127.0.0.1";
@@ -201,8 +202,7 @@ describe("Options", () => {
 
 describe("Where it listens", () => {
   test("`address` is live: null before and after, and in between what the server says", async () => {
-    const { port, free } = await takenPort();
-    await free();
+    const port = await unusedPort();
     const subject = new Subject({ port, host: LOCAL });
     expect(subject.task.address).toBe(null);
     subject.start();
@@ -875,7 +875,10 @@ test("a connection that its client closes during the drain leaves no timer", asy
   const subject = new Subject({ host: LOCAL }).start();
   await subject.task.ready();
   const client = await RawClient.open(subject.server);
-  const started = vi.spyOn(globalThis, "setTimeout");
+  const start = globalThis.setTimeout;
+  // What waits 50 ms waits as long as it has to, to be cleared.
+  const started = vi.spyOn(globalThis, "setTimeout").mockImplementation(((callback: () => void, delay: number) =>
+    start(callback, delay === 50 ? 60_000 : delay)) as never);
   const cleared = vi.spyOn(globalThis, "clearTimeout");
   const closing = new Promise<void>((resolve) => whenClosing(subject.server, resolve));
   subject.run.controller.abort(REASON);

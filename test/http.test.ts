@@ -13,11 +13,12 @@ import {
   drained,
   get,
   post,
+  PROMPT,
   RawClient,
   REASON,
   run,
-  type ServerRun,
   serve,
+  type ServerRun,
   useHttp,
   whenClosed,
 } from "./support/http.ts";
@@ -148,7 +149,7 @@ describe("A connection whose request had reached the machine by then", () => {
 });
 
 test("a drain ends in time also when there is always another client, with a connection of its own", async () => {
-  const { server } = await serve({ drainTimeout: 200 }, ({ response }) => {
+  const { server } = await serve({ drainTimeout: 20_000 }, ({ response }) => {
     const until = performance.now() + 5;
     while (performance.now() < until); // so that it takes a turn of the event loop to answer one
     response.end();
@@ -167,7 +168,7 @@ test("a drain ends in time also when there is always another client, with a conn
   const took = performance.now() - stoppedAt;
   isOver = true;
   // To answer each of them before the next is let in would take seconds.
-  expect(took).toBeLessThan(1_000);
+  expect(took).toBeLessThan(PROMPT);
   await Promise.all(clients);
 });
 
@@ -181,7 +182,7 @@ describe("An idle connection", () => {
       expect(client.end).toBe("open");
       expect(await client.closed).toBe("ended");
       expect(client.endedAt - server.stoppedAt).toBeGreaterThan(drainDelay + 48);
-      expect(client.endedAt - server.stoppedAt).toBeLessThan(1_000);
+      expect(client.endedAt - server.stoppedAt).toBeLessThan(PROMPT);
       await expectDrained(server, 0);
     }
   });
@@ -205,12 +206,12 @@ describe("An idle connection", () => {
 
   test.concurrent("of many does not wait for another: all are closed together", async () => {
     const { server } = await serve();
-    const clients = await Promise.all(Array.from({ length: 30 }, () => server.client()));
+    const clients = await Promise.all(Array.from({ length: 200 }, () => server.client()));
     await setImmediate();
     server.begin();
     expect(new Set(await Promise.all(clients.map(({ closed }) => closed)))).toEqual(new Set(["ended"]));
     await expectDrained(server, 0);
-    expect(server.took).toBeLessThan(1_000);
+    expect(server.took).toBeLessThan(PROMPT);
   });
 
   test.concurrent("is what `server.close()` alone waits for, and does not get", async () => {
@@ -269,7 +270,7 @@ describe("A drain", () => {
     await Promise.all(clients.map(({ closed }) => closed));
     for (const { endedAt } of clients) expect(endedAt - server.stoppedAt).toBeGreaterThan(118);
     await expectDrained(server, 3, 2);
-    expect(server.took).toBeLessThan(1_000);
+    expect(server.took).toBeLessThan(PROMPT);
     expect(server.drained?.elapsed).toBeGreaterThan(118);
     expect(server.drained?.elapsed).toBeLessThanOrEqual(server.took);
   });
@@ -315,7 +316,7 @@ describe("A drain", () => {
     server.begin();
     server.server.close();
     await server.end();
-    expect(server.took).toBeLessThan(1_000);
+    expect(server.took).toBeLessThan(PROMPT);
   });
 
   test.concurrent("is told of when all is over, before the end of its task", async () => {
@@ -370,7 +371,7 @@ describe("A drain", () => {
     );
     expect(answered.reduce((sum, count) => sum + count)).toBe(backend.urls.length);
     expect(server.drained).toMatchObject({ destroyed: 0 });
-    expect(server.took).toBeLessThan(1_000);
+    expect(server.took).toBeLessThan(PROMPT);
   }
 });
 
@@ -598,7 +599,7 @@ describe("A program", () => {
       task: "http",
       requests: expect.toSatisfy((count: number) => count >= 10 && count < requests),
       destroyed: 0,
-      elapsed: expect.toSatisfy((elapsed: number) => elapsed > 148 && elapsed < 1_000),
+      elapsed: expect.toSatisfy((elapsed: number) => elapsed > 998 && elapsed < PROMPT),
     });
     expect(program.lines.at(-1)).toBe("left []");
     expect(program.stderr).toBe("");

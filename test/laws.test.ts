@@ -13,7 +13,8 @@ import {
   StopReason,
 } from "allstop";
 import { ControlledTask, EventLog } from "allstop/testing";
-import { describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
+import { compile } from "./support/bundle.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
 import { Program } from "./support/program.ts";
 import { settle } from "./support/settle.ts";
@@ -23,6 +24,8 @@ import { thrownBy } from "./support/thrown-by.ts";
 // The titles are the README's guarantees, word for word: docs.test.ts compares the two.
 
 useFakeTime();
+
+beforeAll(() => compile("fixtures/thousand-tasks.ts", "fixtures/never-awaited.ts", "fixtures/hangs.ts"));
 
 const never = (): Promise<never> => new Promise(() => {});
 
@@ -334,7 +337,7 @@ describe("Stop", () => {
       expect(program.lines).toEqual(["2000 listeners called", "left behind: collected"]);
       expect(program.stderr).toBe("");
     });
-  }, 30_000);
+  });
 
   test("9. The parent's signal carries one listener while the group runs and none afterwards.", async () => {
     const parent = new AbortController();
@@ -564,7 +567,7 @@ describe("Failures", () => {
       expect(program.lines).toEqual(["failed, and never awaited", "failed, and awaited late: Error: late"]);
       expect(program.stderr).toBe("");
     });
-  }, 30_000);
+  });
 
   test("12. The `source` is the task's full name; `shutdown` or `cleanup` for the errors of laws 13 to 15.", async () => {
     const manager = new Manager({ name: "api", shutdownTimeout: 10, cleanupTimeout: 10 });
@@ -864,7 +867,7 @@ describe("Wait", () => {
       expect(await unlimited.end()).toBe(0);
       expect(unlimited.lines).toEqual(["waiting", "cleaned up", "ended well"]);
     });
-  }, 30_000);
+  });
 
   test("17. No timer is left at the end.", async () => {
     for (const timeout of [undefined, 0, 1, 2 ** 31 - 1, 2 ** 31, Infinity]) {

@@ -1,7 +1,8 @@
 import { getEventListeners } from "node:events";
 import { Manager, OsSignalTask, PanicError, TaskAlreadyStartedError } from "allstop";
 import { ControlledTask, EventLog } from "allstop/testing";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { compile } from "./support/bundle.ts";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import {
   listeners,
@@ -629,7 +630,10 @@ describe("The clock", () => {
   });
 });
 
-describe("A real process", { timeout: 30_000 }, () => {
+describe("A real process", () => {
+  const programs = ["clean-stop", "before-run", "twice", "hangs", "disposed", "uncatchable", "throws"];
+  beforeAll(() => compile(...programs.map((name) => `fixtures/signal-${name}.ts`)));
+
   test.each(["SIGINT", "SIGTERM", "SIGQUIT"] as const)(
     "a program whose only task is an OsSignalTask stays alive until %s, cleans up and ends with 0 within the 500 ms",
     async (signal) => {

@@ -32,7 +32,7 @@ test("of 8 simultaneous starters exactly one wins, 25 times, over a fresh, stale
     expect(scene.files).toEqual([]);
   }
   // Less than a second, but more on a machine that has a lot to do besides. (20 of them are in test/interop.)
-}, 30_000);
+});
 
 test.each(kinds)("nobody ever finds it empty, half or missing, but as it was: %s", async (_, text) => {
   scene.putBack(text);

@@ -12,7 +12,8 @@ import {
   SignalTriggerTask,
 } from "allstop/repeat";
 import { ControlledTask, EventLog } from "allstop/testing";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { compile } from "./support/bundle.ts";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
 import { inRealTime, useFakeTime } from "./support/fake-time.ts";
 import { microtasks } from "./support/microtasks.ts";
@@ -812,11 +813,9 @@ test.each<[string, (action: Action) => Task]>([
   ["A PollTask that is always late", (action) => new PollTask(action, { interval: 0.000_1, runAtStart: true })],
 ])("%s lets a 1 ms timer through while it spins", async (_, create) => {
   await inRealTime(async () => {
-    const startedAt = performance.now();
     const log: string[] = [];
     const action = (): void => {
-      log.push("action");
-      if (performance.now() - startedAt > 1_000) throw new Error("It let nothing through");
+      if (log.push("action") > 1e6) throw new Error("It let nothing through");
     };
     const run = start(create(action));
     for (const timer of ["first", "second"]) {
@@ -1059,7 +1058,8 @@ describe("A SignalTriggerTask", () => {
   });
 });
 
-describe("A real process", { timeout: 30_000 }, () => {
+describe("A real process", () => {
+  beforeAll(() => compile(...["five", "reload", "alone", "spins"].map((name) => `fixtures/trigger-${name}.ts`)));
   beforeEach(() => void vi.useRealTimers());
   afterEach(() => void vi.useFakeTimers());
 

@@ -26,7 +26,7 @@ function story<Facts>(tell: () => Promise<Facts>): () => Promise<Facts> {
   return () => (facts ??= tell());
 }
 
-describe("A service that is upgraded", { timeout: 20_000 }, () => {
+describe("A service that is upgraded", () => {
   const told = story(async () => {
     const [kept, gone] = [join(folder, "kept.sock"), join(folder, "gone.sock")];
     const [any, other] = [{ port: 0 }, { port: 0, host: "localhost" }];
@@ -182,7 +182,7 @@ describe("A service that is upgraded", { timeout: 20_000 }, () => {
   });
 });
 
-describe("A service whose upgrades fail", { timeout: 20_000 }, () => {
+describe("A service whose upgrades fail", () => {
   const told = story(async () => {
     const taken = createServer().listen(0, "127.0.0.1");
     await once(taken, "listening");

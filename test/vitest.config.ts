@@ -24,6 +24,9 @@ export default defineConfig({
   },
   test: {
     include: ["test/*.test.ts"],
+    // A test that hangs fails then, and none fails because the machine is busy.
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
     sequence: { sequencer: LongestFirst },
     // By default it leaves one core of two idle, while tests wait for sockets and child processes.
     maxWorkers: Math.max(3, availableParallelism() - 1),

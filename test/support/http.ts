@@ -15,6 +15,9 @@ import { afterAll, beforeAll, expect } from "vitest";
 /** Why the servers here are stopped. */
 export const REASON = new Error("enough");
 
+/** Milliseconds: far below the default `drainTimeout`, far above what a busy machine takes for what is over at once. */
+export const PROMPT = 5_000;
+
 /** What was opened in a file. */
 const opened: { readonly clients: RawClient[]; readonly runs: ServerRun[] } = { clients: [], runs: [] };
 

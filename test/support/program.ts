@@ -59,7 +59,7 @@ export class Program {
   ) {
     this.#child = spawn(process.execPath, [compiledPath(path), ...args], {
       cwd,
-      env: { ...process.env, ...env, [MARK]: this.#mark },
+      env: { ...process.env, FORCE_COLOR: undefined, ...env, [MARK]: this.#mark },
       stdio: [stdin, "pipe", "pipe"],
     });
     const { stdout, stderr } = this.#child;

@@ -15,7 +15,7 @@ import { send, useOsSignals } from "./os-signals.ts";
 import { Program } from "./program.ts";
 
 /** The machine may be busy. */
-const PATIENTLY = { interval: 2, timeout: 10_000 };
+const PATIENTLY = { interval: 2, timeout: 20_000 };
 
 const subjects: Subject[] = [];
 const servers: Server[] = [];
