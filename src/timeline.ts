@@ -43,6 +43,7 @@ interface Stop {
  *
  * @example Finds out who held up the stop
  * ```ts
+ * import { once } from "node:events";
  * import { setTimeout as sleep } from "node:timers/promises";
  * import { Manager } from "allstop";
  * import { Timeline } from "allstop/timeline";
@@ -50,7 +51,8 @@ interface Stop {
  * const timeline = new Timeline();
  * const manager = new Manager({ onEvent: timeline.observe });
  * manager.run(async function consumer() {});
- * manager.run(async function server() {
+ * manager.run(async function server(signal) {
+ *   await once(signal, "abort");
  *   await sleep(20); // for the last answers
  * });
  * await manager.wait();

@@ -84,7 +84,7 @@ describe("The daemon", () => {
     await vi.waitFor(() => expect(log("err.log")).toBe("an error\n"), PATIENTLY);
     program.send("SIGKILL");
     expect(await program.exit()).toBe("SIGKILL");
-    await vi.waitFor(() => expect(existsSync(note)).toBe(true), PATIENTLY);
+    await vi.waitFor(noted, PATIENTLY);
     expect(noted()).toMatchObject({ role: "child" });
   });
 
@@ -119,10 +119,10 @@ describe("The parent", () => {
   });
 
   test("kills a child that is not ready in time, with its group, and has code 1", async () => {
-    const program = start("hang", { readyTimeout: 1_000, stdout: "out.log" });
+    const program = start("hang", { readyTimeout: 2_000, stdout: "out.log" });
     expect(await program.end()).toBe(1);
     const { pid } = parentOf(program);
-    expect(program.stderr).toBe(`Daemon ${pid} was not ready within 1000 ms: see ${folder}/out.log\n`);
+    expect(program.stderr).toBe(`Daemon ${pid} was not ready within 2000 ms: see ${folder}/out.log\n`);
     expect(log("out.log")).toBe("an output\nhas started another one\n");
     await vi.waitFor(() => expect(program.processes).toEqual([]), PATIENTLY);
   });

@@ -53,6 +53,7 @@ for (const { name, command, args } of [node, node22, node24, bun, deno]) {
         service.kill(signal);
         await service.printed(`got ${signal}\n`);
         service.kill(signal);
+        service.kill("SIGUSR2");
         assert.deepEqual(await service.ended, {
           code: 0,
           signal: null,

@@ -89,7 +89,7 @@ test("ws: each socket is told that the server goes away", async (t) => {
 });
 
 test("ws: a program that does nothing about its sockets has them destroyed", async (t) => {
-  const DRAIN_TIMEOUT = 500;
+  const DRAIN_TIMEOUT = 2_000;
   const { program, url } = await startServer(t, "ws-silent", { DRAIN_TIMEOUT });
   const sockets = await Promise.all(Array.from({ length: 20 }, () => openSocket(url)));
   const closed = sockets.map((socket) => once(socket, "close"));
@@ -124,7 +124,7 @@ test("grpc: a call that takes too long is cut", async (t) => {
   const { program, url } = await startServer(t, "grpc", { DRAIN_TIMEOUT: 200 });
   const { wait } = grpcClient(t, url);
   await wait({ ms: 0 });
-  const cut = assert.rejects(wait({ ms: 1_000 }), { code: status.CANCELLED });
+  const cut = assert.rejects(wait({ ms: 60_000 }), { code: status.CANCELLED });
   await wait({ ms: 0 });
   program.kill("SIGTERM");
   await cut;

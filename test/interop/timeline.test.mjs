@@ -21,7 +21,7 @@ const timelineUrl = JSON.stringify(new URL("../../dist/timeline.js", import.meta
 
 test("the trace of a service is in the Trace Event Format", async () => {
   const timeline = new Timeline();
-  const manager = new Manager({ name: "shop", onEvent: timeline.observe, shutdownTimeout: 100 });
+  const manager = new Manager({ name: "shop", onEvent: timeline.observe, shutdownTimeout: 1_000 });
   const idle = (signal) => sleep(60_000, undefined, { signal });
   const serve = (name, drain) => ({ name, run: (signal) => idle(signal).catch(() => sleep(drain)) });
   manager.cleanup(async function closeDatabase() {
@@ -34,7 +34,8 @@ test("the trace of a service is in the Trace Event Format", async () => {
     if (runs++ < 3) throw new Error("connection reset");
     await new Promise(() => {}); // hangs
   };
-  manager.run(new RestartTask(new GroupTask("orders", (group) => group.run(flaky)), { delay: 3 }));
+  const orders = new GroupTask("orders", (group) => group.run(flaky), { shutdownTimeout: 2_000 });
+  manager.run(new RestartTask(orders, { delay: 3 }));
   for (let i = 0; i < 50; i++) manager.runEphemeral((signal) => sleep(i % 7, undefined, { signal }));
   for (let i = 0; i < 10; i++) {
     await sleep(3);

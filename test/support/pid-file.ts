@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import fs, { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
@@ -14,8 +14,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect } from "vitest";
 
 export const me: number = process.pid;
 
-/** A process that has ended. */
-export const dead: number = spawnSync("true").pid;
+/** As no process can have it, it is that of one that has ended. */
+export const dead: number = 99_999_999;
 
 /** What a file may be like before somebody acquires it. */
 export const kinds: [string, string | undefined][] = [

@@ -9,7 +9,7 @@ import { service } from "./grpc-service.mjs";
 const server = new Server();
 server.addService(service, {
   async wait({ request }, answer) {
-    await sleep(request.ms);
+    await sleep(request.ms, undefined, { ref: false });
     answer(null, request);
   },
 });
