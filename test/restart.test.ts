@@ -993,12 +993,12 @@ test("Giving up rejects with `RestartLimitError`, whose `cause` is the last erro
 // The second is long enough to find out if but one number is kept of each restart; the others, if an object is.
 test.each([
   [5_000, { maxRestarts: Infinity }],
-  [18_000, { maxRestarts: Infinity, within: 60_000 }],
+  [11_000, { maxRestarts: Infinity, within: 60_000 }],
   [5_000, { maxRestarts: 1e9, within: 2 }],
-])("3 x %i restarts add nothing to memory: %o", async (restarts, limits) => {
+])("5 x %i restarts add nothing to memory: %o", async (restarts, limits) => {
   setFlagsFromString("--expose-gc");
   const gc: () => void = runInNewContext("gc");
-  const [first, last] = [2_000, 2_000 + 3 * restarts];
+  const [first, last] = [2_000, 2_000 + 5 * restarts];
   const heap: number[] = [];
   const measure = async (): Promise<void> => {
     for (let i = 0; i < 2; i++) {
@@ -1019,9 +1019,9 @@ test.each([
     while (!subject.end) await new Promise((resolve) => setTimeout(resolve, 5));
     expect([subject.service.runs, subject.thrown]).toEqual([last, ERROR]);
   });
-  // What is kept of each grows in each third; what V8 takes, or gives back, for itself does so in one.
+  // What is kept of each grows all the time; what V8 takes, or gives back, for itself does so now and then.
   const growth = heap.slice(1).map((bytes, i) => bytes - (heap[i] ?? Number.NaN));
-  expect(growth.sort((a, b) => a - b)[1]).toBeLessThan(50_000);
+  expect(growth.sort((a, b) => a - b)[2]).toBeLessThan(30_000);
 });
 
 describe("Options", () => {
