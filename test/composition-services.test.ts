@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import {
   type LifecycleEvent,
@@ -1077,36 +1078,36 @@ describe("at every moment of the start of groups in groups", () => {
     const of = (call: string): string[] =>
       calls.flatMap((each) => (each.startsWith(`${call} `) ? [each.slice(call.length + 1)] : []));
     const [runs, ends] = [of("run"), of("end")];
-    expect([...ends].sort()).toEqual([...runs].sort());
+    assert.deepEqual([...ends].sort(), [...runs].sort());
     // What failed came first, and the two of one stage come down together.
     const inOrder = (name: string): boolean => name !== failed && name !== "c";
     const isNested = (name: string): boolean => ["a", "b", "c"].includes(name);
     const isOuter = (name: string): boolean => !isNested(name);
     for (const isOf of failed === undefined ? [inOrder] : [isNested, isOuter]) {
       const isOne = (name: string): boolean => isOf(name) && inOrder(name);
-      expect(ends.filter(isOne)).toEqual(runs.filter(isOne).reverse());
+      assert.deepEqual(ends.filter(isOne), runs.filter(isOne).reverse());
     }
     // The nested group finalizes its own when its turn comes; the outer one when all are down.
     const order = of("init").reverse();
-    expect(of("finalize")).toEqual([...order.filter(isNested), ...order.filter(isOuter)]);
+    assert.deepEqual(of("finalize"), [...order.filter(isNested), ...order.filter(isOuter)]);
   }
 
   /** Checks all that came of a stop at this moment. */
   function expectStopped(moment: number): void {
     const events = told(log);
     const at = events.findIndex(({ type }) => type === "stopping");
-    expect(events.slice(0, at), `before ${moment}`).toStrictEqual(start.slice(0, at));
+    assert.deepEqual(events.slice(0, at), start.slice(0, at), `before ${moment}`);
     const [before, after] = [calls.slice(0, calls.indexOf("stop")), calls.slice(calls.indexOf("stop") + 1)];
-    expect(before).toEqual(starts.slice(0, before.length));
-    expect(after.filter((call) => /^(init|run)/.test(call)), `after ${moment}`).toEqual([]);
+    assert.deepEqual(before, starts.slice(0, before.length));
+    assert.deepEqual(after.filter((call) => /^(init|run)/.test(call)), [], `after ${moment}`);
     expectDown();
     for (const event of events.slice(at)) {
-      if (event.type === "service-state") expect(event.to, `at ${moment}`).toMatch(/^stop/);
-      expect(["task-started", "service-failed", "task-restarting", "ready"]).not.toContain(event.type);
+      if (event.type === "service-state") assert.match(event.to, /^stop/, `at ${moment}`);
+      assert.ok(!["task-started", "service-failed", "task-restarting", "ready"].includes(event.type), event.type);
     }
-    expect(events.slice(-2)).toStrictEqual([ended("api/services"), stopped("api")]);
-    expect(Object.values(services.states).filter((state) => state !== "pending" && state !== "stopped")).toEqual([]);
-    expect([services.failures, manager.failures]).toEqual([[], []]);
+    assert.deepEqual(events.slice(-2), [ended("api/services"), stopped("api")]);
+    assert.deepEqual(Object.values(services.states).filter((state) => state !== "pending" && state !== "stopped"), []);
+    assert.deepEqual([services.failures, manager.failures], [[], []]);
   }
 
   test("a stop starts nothing more, takes down what is up in reverse, finalizes what was initialized", async () => {
@@ -1147,7 +1148,7 @@ describe("at every moment of the start of groups in groups", () => {
       for (let i = 0; i < moment; i++) await null;
       tasks[name]?.fail(error);
       await log.until("task-restarting");
-      expect(services.failures, `at ${moment}`).toStrictEqual([{ source, error }]);
+      assert.deepEqual(services.failures, [{ source, error }], `at ${moment}`);
       expectDown(name);
       const failed = told(log).filter(({ type }) => type === "service-failed" || type === "task-restarting");
       expect(failed).toStrictEqual([
@@ -1160,8 +1161,8 @@ describe("at every moment of the start of groups in groups", () => {
       vi.advanceTimersByTime(10);
       await services.ready();
       const again = told(log).slice(before);
-      expect(again).toStrictEqual([restarted("api/services", 1), ...start.slice(1)]);
-      expect(calls.slice(called)).toEqual(starts);
+      assert.deepEqual(again, [restarted("api/services", 1), ...start.slice(1)]);
+      assert.deepEqual(calls.slice(called), starts);
       await manager.stop();
     }
   });
@@ -1177,11 +1178,11 @@ describe("at every moment of the start of groups in groups", () => {
       const end = await manager.stop().catch((thrown: unknown) => thrown);
       vi.advanceTimersByTime(10);
       await settle();
-      expect(calls.slice(0, starts.length)).toEqual(starts);
-      expect(calls.slice(starts.length).filter((call) => /^(init|run)/.test(call))).toEqual([]);
+      assert.deepEqual(calls.slice(0, starts.length), starts);
+      assert.deepEqual(calls.slice(starts.length).filter((call) => /^(init|run)/.test(call)), []);
       expectDown("db");
-      expect(told(log).at(-1)?.type).toBe("stopped");
-      expect(end, `at ${moment}`).toBe(isOver ? undefined : error);
+      assert.equal(told(log).at(-1)?.type, "stopped");
+      assert.equal(end, isOver ? undefined : error, `at ${moment}`);
       if (isOver) break;
     }
   });

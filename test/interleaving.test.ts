@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { type LifecycleEvent, Manager, ManagerStoppedError, StopReason, type Task } from "allstop";
 import { EventLog } from "allstop/testing";
@@ -167,40 +168,40 @@ async function play(first: string, firstOffset: number, second: string, secondOf
   // Stopped once, and for one reason; that is told to every task that was accepted.
   const { events } = log;
   const types = events.map((event) => event.type);
-  expect(types.filter((type) => type === "stopping").length).toBe(1);
-  expect(types.filter((type) => type === "stopped").length).toBe(1);
-  expect(types.at(-1)).toBe("stopped");
+  assert.equal(types.filter((type) => type === "stopping").length, 1);
+  assert.equal(types.filter((type) => type === "stopped").length, 1);
+  assert.equal(types.at(-1), "stopped");
   const { reason } = manager.signal;
   const endedBeforeStop = events.slice(0, types.indexOf("stopping")).flatMap(nameOfEnded);
   for (const [name, { signal }] of subject.tasks) {
-    if (signal.aborted) expect([name, signal.reason === reason]).toEqual([name, true]);
-    else expect(endedBeforeStop).toContain(name);
+    if (signal.aborted) assert.deepEqual([name, signal.reason === reason], [name, true]);
+    else assert.ok(endedBeforeStop.includes(name), name);
   }
-  if (!parent.signal.aborted) expect(reason).toBeInstanceOf(StopReason);
+  if (!parent.signal.aborted) assert.ok(reason instanceof StopReason);
 
   // Each accepted task has one start and one end, unless it was given up; nothing is pending.
   const timedOut = events.find((event) => event.type === "shutdown-timed-out");
   const givenUp = timedOut?.type === "shutdown-timed-out" ? timedOut.pending : [];
   const started = events.flatMap((event) => (event.type === "task-started" ? event.task : []));
   const ended = events.flatMap(nameOfEnded);
-  expect([...ended, ...givenUp].sort()).toEqual([...started].sort());
-  expect(manager.pending.filter((name) => !givenUp.includes(name))).toEqual([]);
+  assert.deepEqual([...ended, ...givenUp].sort(), [...started].sort());
+  assert.deepEqual(manager.pending.filter((name) => !givenUp.includes(name)), []);
 
   // Every accepted hook ran once, after the last task.
-  for (const [name, runs] of subject.hooks) expect([name, runs]).toEqual([name, 1]);
-  expect(types.lastIndexOf("task-ended")).toBeLessThan(types.indexOf("cleanup-ended"));
+  for (const [name, runs] of subject.hooks) assert.deepEqual([name, runs], [name, 1]);
+  assert.ok(types.lastIndexOf("task-ended") < types.indexOf("cleanup-ended"));
 
   // The first failure is the first of `failures`, all of which are there, and what the promise rejects with.
   const expected = timedOut?.type === "shutdown-timed-out" ? [...subject.errors, timedOut.error] : subject.errors;
-  expect(manager.failures.map((failure) => failure.error)).toEqual(expected);
-  expect(manager.failures[0]?.error).toBe(expected[0]);
-  expect(error).toBe(expected[0]);
+  assert.deepEqual(manager.failures.map((failure) => failure.error), expected);
+  assert.equal(manager.failures[0]?.error, expected[0]);
+  assert.equal(error, expected[0]);
 
   // Nothing is left behind.
-  expect(getEventListeners(parent.signal, "abort").length).toBe(0);
-  expect(vi.getTimerCount()).toBe(0);
-  expect(() => manager.run(task)).toThrow(ManagerStoppedError);
-  expect(() => manager.cleanup(() => {})).toThrow(ManagerStoppedError);
+  assert.equal(getEventListeners(parent.signal, "abort").length, 0);
+  assert.equal(vi.getTimerCount(), 0);
+  assert.throws(() => manager.run(task), ManagerStoppedError);
+  assert.throws(() => manager.cleanup(() => {}), ManagerStoppedError);
 }
 
 const names = Object.keys(acts);
