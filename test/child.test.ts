@@ -265,7 +265,8 @@ describe("A stop", () => {
     ["a microtask later", () => null],
     ["a turn later", () => new Promise((resolve) => setImmediate(resolve))],
   ])("%s is heard", async (_, moment) => {
-    const child = shell("sleep 60");
+    // Where `sh` starts it as a child of its own, that may be just then, and hear nothing.
+    const child = shell("exec sleep 60");
     await moment(child);
     child.stop();
     expect(await child.end()).toBe("returned");

@@ -55,19 +55,21 @@ class Changing {
 
 /** What servers have accepted, which is known without a listener on any of them. */
 class Acceptance extends Changing {
-  readonly #ports = new Set<number | undefined>();
+  /** By the ports of both ends, as two clients of two servers may have the same one. */
+  readonly #accepted = new Set<string>();
 
   constructor() {
     super();
     subscribe("net.server.socket", (message) => {
-      this.#ports.add((message as { socket: Socket }).socket.remotePort);
+      const { localPort, remotePort } = (message as { socket: Socket }).socket;
+      this.#accepted.add(`${localPort} ${remotePort}`);
       this.changed();
     });
   }
 
   /** Resolves when the server has this client. Of a unix socket that is not known. */
-  async of({ localPort }: Socket): Promise<void> {
-    if (localPort !== undefined) await this.until(() => this.#ports.delete(localPort));
+  async of({ localPort, remotePort }: Socket): Promise<void> {
+    if (localPort !== undefined) await this.until(() => this.#accepted.delete(`${remotePort} ${localPort}`));
   }
 }
 
