@@ -77,7 +77,7 @@ export class Timeline {
       this.#end({ name: event.task, kind: event.kind, start: now - event.elapsed }, event.outcome);
     }
     if (event.type === "cleanup-ended") {
-      const name = (event.manager && `${event.manager}/`) + event.hook;
+      const name = (event.manager ? `${event.manager}/` : "") + event.hook;
       this.#end({ name, kind: "hook", start: now - event.elapsed }, event.error ? "failed" : "returned");
     }
     if (event.type === "service-state") {
@@ -172,22 +172,21 @@ export class Timeline {
     return starts.set(Math.round(start), runs);
   }
 
-  /** Keeps it as one that has ended. Of those that run, it is the one of that name whose start is nearest. */
+  /** Keeps it as one that has ended. Of those that run, it is the one of that name whose start is nearest; no hook is. */
   #end(run: Run, state: string): void {
-    const { name, start } = run;
+    const { start, kind, name } = run;
     const starts = this.#running.get(name);
-    let begun: Run | undefined;
-    if (starts) {
+    if (starts && kind !== "hook") {
       let nearest = Math.round(start);
       if (!starts.has(nearest)) {
         nearest = [...starts.keys()].reduce((a, b) => ((a - start) ** 2 < (b - start) ** 2 ? a : b));
       }
       const runs = starts.get(nearest)!;
-      begun = runs.pop();
+      run = runs.pop()!;
       if (!runs.length) starts.delete(nearest);
       if (!starts.size) this.#running.delete(name);
     }
-    this.#ended[this.#endings++ % 1_000] = { ...(begun ?? run), state, end: this.#now };
+    this.#ended[this.#endings++ % 1_000] = { ...run, state, end: this.#now };
   }
 
   /** All that is kept, in the order of the starts. */

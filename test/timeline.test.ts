@@ -366,6 +366,13 @@ describe("A service", () => {
 });
 
 describe("A hook", () => {
+  test("of the name of a task that runs is not that task", () => {
+    tell(0, started("close"));
+    tell(50, hook("", "close", 10));
+    tell(60);
+    expect(runs()).toEqual(["close still running 0-60", "close returned 40-50"]);
+  });
+
   test("is drawn as `manager/hook`, by when it ended and how long it took", async () => {
     for (const name of ["app", ""]) {
       renew();
