@@ -27,11 +27,15 @@ export interface ManagerOptions {
   onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
-/** A task, from its acceptance to its end: its place, what to call, and the controller of its own signal. */
+/** A task, from its acceptance to its end. */
 interface Entry extends Place {
-  readonly work: TaskLike;
   readonly kind: TaskKind;
-  readonly controller: AbortController;
+  /** What to call, until it has ended. */
+  work: TaskLike | undefined;
+  /** Of its own signal, while it runs: those that wait for their turn need none, and a million of them cost memory. */
+  controller?: AbortController | undefined;
+  /** The one that waits behind it. */
+  next?: Entry;
 }
 
 /**
@@ -72,13 +76,10 @@ export class Manager implements AsyncDisposable {
   readonly #entries = new Set<Entry>();
   /** How many of them keep the group alive. */
   #holding = 0;
-  /** Those of them that wait for a free slot. */
-  readonly #queue = new Set<Entry>();
-  /**
-   * Goes on where it left off (a new one would walk over all that was deleted before). It is asked only while somebody
-   * waits, so it never comes to its end.
-   */
-  readonly #turns: Iterator<Entry> = this.#queue.values();
+  /** The last one that left the queue of those that wait for a free slot: the next in it is the first to go. */
+  #head: Pick<Entry, "next"> = {};
+  /** The last one in it. */
+  #tail = this.#head;
   #slots: number;
   readonly #hooks: (() => unknown)[] = [];
   readonly #failures: Failure[] = [];
@@ -112,7 +113,7 @@ export class Manager implements AsyncDisposable {
 
   /** The names of the tasks that have not ended, from before their `run` is called; queued ones included. */
   get pending(): readonly string[] {
-    return [...this.#entries].map((entry) => entry.task);
+    return Array.from(this.#entries, (entry) => entry.task);
   }
 
   /** All failures so far, in order. */
@@ -190,55 +191,45 @@ export class Manager implements AsyncDisposable {
     const entries = tasks.map((work): Entry => {
       checkTask("run a task", work);
       const task = (this.#name && `${this.#name}/`) + taskName(work, kind);
-      const controller = new AbortController();
-      return ((controller.signal as PlacedSignal<Entry>)[PLACE] = {
-        work,
-        task,
-        kind,
-        controller,
-        onEvent: this.#relay,
-      });
+      return { task, kind, onEvent: this.#relay, work };
     });
     if (this.signal.aborted) throw new ManagerStoppedError("run a task", this.signal.reason);
 
     // All are accepted before the first one runs: should that stop the group, the others are told and waited for, too.
     for (const entry of entries) {
       this.#entries.add(entry);
-      if (kind === "ephemeral") this.#queue.add(entry);
+      if (kind === "ephemeral") this.#tail = this.#tail.next = entry;
       if (kind !== "background") this.#holding++;
     }
     this.#runQueued();
     if (kind !== "ephemeral") for (const entry of entries) this.#run(entry);
   }
 
-  async #run(entry: Entry): Promise<void> {
+  /** From its start to its end, or just the end of one that is dropped from the queue. */
+  async #run(entry: Entry, skips?: boolean): Promise<void> {
     const { task, kind } = entry;
-    const startedAt = performance.now();
-    this.#onEvent?.({ manager: this.#name, type: "task-started", task, kind });
-    try {
-      await callTask(entry.work, task, entry.controller.signal);
-      this.#end(entry, startedAt, "returned");
-    } catch (thrown) {
-      const error = failureOf(thrown, this.signal);
-      this.#end(entry, startedAt, error ? "failed" : "cancelled", error);
+    // Nobody else asks, and the clock takes longer than a task that has nothing to do.
+    const startedAt = this.#onEvent ? performance.now() : 0;
+    let outcome: TaskOutcome = "skipped";
+    let error: Error | undefined;
+    if (!skips) {
+      this.#onEvent?.({ manager: this.#name, type: "task-started", task, kind });
+      const { signal } = (entry.controller = new AbortController());
+      (signal as PlacedSignal<Entry>)[PLACE] = entry;
+      // An earlier one of the same call may have stopped the group.
+      if (this.signal.aborted) entry.controller.abort(this.signal.reason);
+      try {
+        // It has not ended, so it is there.
+        await callTask(entry.work as TaskLike, task, signal);
+        outcome = "returned";
+      } catch (thrown) {
+        error = failureOf(thrown, this.signal);
+        outcome = error ? "failed" : "cancelled";
+      }
     }
-    this.#slots++;
-    this.#runQueued();
-  }
-
-  /** Runs those of the queue that have a slot; when the group is told to stop, the others are dropped. */
-  #runQueued(): void {
-    while (this.#queue.size && (this.#slots > 0 || this.signal.aborted)) {
-      const entry: Entry = this.#turns.next().value;
-      this.#queue.delete(entry);
-      if (this.#slots-- > 0) this.#run(entry);
-      else this.#end(entry, performance.now(), "skipped");
-    }
-  }
-
-  #end(entry: Entry, startedAt: number, outcome: TaskOutcome, error?: Error): void {
-    const { task, kind } = entry;
     this.#entries.delete(entry);
+    // What outlives it here, the head of the queue or a pointer of the collector's, keeps none of its memory.
+    entry.work = entry.controller = undefined;
     // What a task does after the deadline changes nothing, and is told to nobody.
     if (this.#phase !== "task") return;
     if (error) this.#failures.push({ source: task, error });
@@ -256,6 +247,17 @@ export class Manager implements AsyncDisposable {
     // counted, has stopped the group by its end; from then on neither this count nor that of the slots matters.)
     this.#holding--;
     this.#advance();
+    if (!skips) {
+      this.#slots++;
+      this.#runQueued();
+    }
+  }
+
+  /** Runs those of the queue that have a slot; when the group is told to stop, the others are dropped. */
+  #runQueued(): void {
+    while (this.#head.next && (this.#slots > 0 || this.signal.aborted)) {
+      this.#run((this.#head = this.#head.next), this.#slots-- <= 0);
+    }
   }
 
   #stop(reason: unknown): void {
@@ -263,7 +265,7 @@ export class Manager implements AsyncDisposable {
     this.#controller.abort(reason);
     this.#stoppedAt = performance.now();
     this.#onEvent?.({ manager: this.#name, type: "stopping", reason, pending: this.pending });
-    this.#entries.forEach((entry) => entry.controller.abort(reason));
+    this.#entries.forEach((entry) => entry.controller?.abort(reason));
     // Only now, so that the deadlines of groups in this one, which started just before, pass before it.
     this.#deadline = startTimer(this.#shutdownTimeout, () => {
       this.#phase = "hook";
@@ -295,14 +297,14 @@ export class Manager implements AsyncDisposable {
       const name = hook.name || "hook";
       const startedAt = performance.now();
       let error: Error | undefined;
-      pending.push(name);
+      const turn = pending.push(name) - 1;
       try {
         await hook();
       } catch (thrown) {
-        errors.push((error = failureOf(thrown)));
+        errors[turn] = error = failureOf(thrown);
       }
       if (this.#phase !== "hook") return;
-      pending.splice(pending.indexOf(name), 1);
+      delete pending[turn];
       this.#onEvent?.({
         manager: this.#name,
         type: "cleanup-ended",
@@ -322,8 +324,8 @@ export class Manager implements AsyncDisposable {
     this.#phase = "";
     clearTimeout(this.#deadline);
 
-    if (errors.length) this.#failures.push({ source: "cleanup", error: new CleanupError(errors) });
-    if (timedOut) this.#reportTimeout("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending));
+    if (errors.length) this.#failures.push({ source: "cleanup", error: new CleanupError(errors.flat()) });
+    if (timedOut) this.#reportTimeout("cleanup", new CleanupTimeoutError(this.#cleanupTimeout, pending.flat()));
     this.#onEvent?.({
       manager: this.#name,
       type: "stopped",

@@ -422,6 +422,21 @@ test("a hook that throws at once, after the timeout, does not hide it", async ()
   expect(manager.failures[1]?.error).toMatchObject({ name: "CleanupTimeoutError", pending: ["hangs"] });
 });
 
+test("errors of hooks are in the order of their calls, also when one fails that is no longer waited for", async () => {
+  const manager = new Manager({ cleanupTimeout: 10 });
+  const [first, second] = [new Error("first"), new Error("second")];
+  let fail = (_: Error): void => {};
+  const failure = new Promise<void>((_, reject) => (fail = reject));
+  manager.cleanup(() => {
+    fail(first);
+    throw second;
+  });
+  manager.cleanup(() => failure);
+  const stopped = manager.stop();
+  await vi.advanceTimersByTimeAsync(10);
+  await expect(stopped).rejects.toMatchObject({ name: "CleanupError", errors: [first, second] });
+});
+
 test("errors of hooks keep the order of their calls, and a hook that is registered twice runs twice", async () => {
   const manager = new Manager();
   let calls = 0;
