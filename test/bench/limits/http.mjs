@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { connect } from "node:net";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
-import { HttpServerTask } from "../../dist/http.js";
+import { HttpServerTask } from "../../../dist/http.js";
 
 const LIMIT = 1.1;
 

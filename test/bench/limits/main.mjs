@@ -14,7 +14,7 @@ const TURNS = 30;
 const ROUNDS = 4;
 const WARM_UP = 3;
 
-const dist = new URL("../../dist/", import.meta.url);
+const dist = new URL("../../../dist/", import.meta.url);
 
 const PAIRS = [
   {

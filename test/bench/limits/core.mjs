@@ -2,9 +2,9 @@
  * What the core costs, a restart, and an ordered start: times as ratios to something that does the same by hand or is ten
  * times smaller, memory in MiB. Exits with 1 when a figure that has a limit exceeds it.
  */
-import { Manager } from "../../dist/index.js";
-import { RestartTask } from "../../dist/restart.js";
-import { ServiceGroup } from "../../dist/services.js";
+import { Manager } from "../../../dist/index.js";
+import { RestartTask } from "../../../dist/restart.js";
+import { ServiceGroup } from "../../../dist/services.js";
 
 const ROUNDS = 7;
 const MEBIBYTE = 2 ** 20;
