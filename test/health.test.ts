@@ -397,6 +397,17 @@ describe("A listener", () => {
     ]);
   });
 
+  test("is told of another text of one of its names, though its status is the same, and not of one of others", () => {
+    const health = new Health();
+    const [db, queue] = [health.component("db"), health.component("queue")];
+    const told: (string | undefined)[] = [];
+    health.subscribe(["db"], ({ components }) => void told.push(components["db"]?.detail));
+    db.report("starting", "connecting");
+    queue.report("starting", "connecting");
+    db.report("starting", "logging in");
+    expect(told).toEqual([undefined, "connecting", "logging in"]);
+  });
+
   test("is told of no report that changes nothing", () => {
     const health = new Health();
     const { told, listen } = listener();

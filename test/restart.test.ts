@@ -434,6 +434,19 @@ describe("The limit", () => {
     await never.stop();
   });
 
+  test("A run that nobody observes is healthy in the end as well", async () => {
+    const task = new RestartTask(new Service([fails]), { delay: 10, healthyAfter: 100 });
+    const controller = new AbortController();
+    const run = task.run(controller.signal);
+    await pass(10);
+    await pass(99);
+    expect([task.status, task.restarts]).toEqual(["running", 1]);
+    await pass(1);
+    expect([task.status, task.restarts]).toEqual(["running", 0]);
+    controller.abort();
+    await expect(run).rejects.toBe(controller.signal.reason);
+  });
+
   test("`healthyAfter` resets `restarts` and `attempt`, and not the window", async () => {
     const options = { maxRestarts: 2, within: 10_000, delay: 10, healthyAfter: 100 };
     const subject = start([fails, later(200, fails), later(200, fails)], options);

@@ -395,6 +395,14 @@ describe("down, from the last stage to the first", () => {
     expect(new Set(Object.values(group.states))).toEqual(new Set(["stopped"]));
   });
 
+  test("a `run` that throws the reason why another group stopped, which this one does not, has failed", async () => {
+    const reason = new StopReason("elsewhere");
+    const group = new ServiceGroup([{ name: "db", run: async () => Promise.reject(reason) }]);
+    await expect(group.run(new AbortController().signal)).rejects.toBe(reason);
+    expect(group.failures).toEqual([{ source: "db", error: reason }]);
+    expect(group.states).toEqual({ db: "failed" });
+  });
+
   test("any other error while it comes down is a failure", async () => {
     const foreign = Object.assign(new Error("x", { cause: OTHER }), { name: "AbortError" });
     const onStop = (error: Error) => (signal: AbortSignal) => untilStopped(signal).catch(throwing(error));

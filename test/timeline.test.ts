@@ -117,6 +117,15 @@ describe("toText", () => {
     ]);
   });
 
+  test("draws the same of a program whose clock has run for long", () => {
+    tellOfShop();
+    const first = lines(60);
+    vi.advanceTimersByTime(1_000_000);
+    renew();
+    tellOfShop();
+    expect(lines(60)).toEqual(first);
+  });
+
   test("has lines of 80 columns, unless it is told otherwise", () => {
     tellOfShop();
     expect(timeline.toText()).toBe(timeline.toText({ width: 80 }));
@@ -484,6 +493,12 @@ describe("The stop", () => {
 });
 
 describe("What was given up at the deadline", () => {
+  test("is known by its place, also one whose name begins before most letters", () => {
+    tell(0, started("API"), started("API/0"));
+    tell(5, timedOut("", "API"));
+    expect(runs()).toEqual(["API given up 0-5", "API/0 given up 0-5"]);
+  });
+
   test("is said to have been given up, with all that ran inside it", async () => {
     const manager = new Manager({ name: "app", shutdownTimeout: 50, onEvent: timeline.observe });
     const deafInside = (): Promise<never> => hangs();
