@@ -3,14 +3,11 @@
  * JavaScript, while the program changes, stops, and comes back.
  */
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
 import { AdminServerTask } from "../../dist/admin.js";
+import { startBrowser } from "./chromium.mjs";
 import { node, start } from "./support.mjs";
-
-const CHROMIUM = "/usr/bin/chromium";
 
 /** The names of admin-service.mjs. */
 const hostile = {
@@ -332,25 +329,6 @@ test("the admin page", async (t) => {
 });
 
 // The browser
-
-async function startBrowser(t) {
-  assert.ok(existsSync(CHROMIUM), `there is no ${CHROMIUM}: install it with apt-get install chromium`);
-  const browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: [
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
-  t.after(() => browser.close());
-  return browser;
-}
 
 /**
  * Opens a page. At the end of the test, nobody may have complained: no error in the console, nothing that the policy of

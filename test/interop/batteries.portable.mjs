@@ -3,18 +3,19 @@
  * its timers and its signals. It prints a line for each check, then how many passed.
  */
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import { GroupTask } from "../../dist/group.js";
 import { Health } from "../../dist/health.js";
 import { Manager, ManagerStoppedError, PanicError, StopReason, TaskAlreadyStartedError } from "../../dist/index.js";
+import { Metrics } from "../../dist/metrics.js";
 import { LoopTask, PollTask, SignalTriggerTask } from "../../dist/repeat.js";
 import { backoff, RestartLimitError, RestartTask } from "../../dist/restart.js";
 import { ServiceGroup, ServiceTimeoutError } from "../../dist/services.js";
 import { ControlledTask, EventLog } from "../../dist/testing.js";
+import { Timeline } from "../../dist/timeline.js";
 import {
   check,
   countListeners,
+  hasProcess,
   never,
   outcomes,
   pause,
@@ -22,6 +23,7 @@ import {
   rejectionOf,
   rejects,
   runChecks,
+  startServer,
   thrownBy,
   untilAborted,
 } from "./checks.portable.mjs";
@@ -29,19 +31,18 @@ import {
 const fact = (subpath, sentence, holds) =>
   check(`${subpath}: ${sentence}`, async () => {
     await holds();
-    assert.equal(process.listenerCount("SIGHUP"), 0);
+    if (hasProcess) assert.equal(process.listenerCount("SIGHUP"), 0);
   });
+
+/** What is about signals, which a browser does not have. */
+const factOfSignals = (...rest) => hasProcess && fact(...rest);
 
 // Repeat
 
 fact("repeat", "a loop without a delay lets timers, signals and requests through", async () => {
-  const server = createServer((_, response) => response.end("hello"));
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const server = await startServer();
   const manager = new Manager();
-  manager.cleanup(() => {
-    server.closeAllConnections();
-    server.close();
-  });
+  manager.cleanup(() => server.close());
   const startedAt = performance.now();
   let turns = 0;
   manager.run(
@@ -52,7 +53,7 @@ fact("repeat", "a loop without a delay lets timers, signals and requests through
   );
   await pause(1);
   await hangUp();
-  const response = await fetch(`http://127.0.0.1:${server.address().port}/`);
+  const response = await fetch(server.urlOf("/hello"));
   assert.equal(await response.text(), "hello");
   await manager.stop();
   assert.ok(turns > 1, `${turns} turns`);
@@ -79,7 +80,7 @@ fact("repeat", "a poll at the start is none of the grid's", async () => {
   assert.equal(polls, 1);
 });
 
-fact("repeat", "a SIGHUP before the run is not lost, and five during an action cause one more", async () => {
+factOfSignals("repeat", "a SIGHUP before the run is not lost, and five during an action cause one more", async () => {
   const log = [];
   let end;
   const task = new SignalTriggerTask(async () => {
@@ -103,7 +104,7 @@ fact("repeat", "a SIGHUP before the run is not lost, and five during an action c
   assert.equal(process.listenerCount("SIGHUP"), 0);
 });
 
-fact("repeat", "a trigger that is disposed of listens no more, and is not run", async () => {
+factOfSignals("repeat", "a trigger that is disposed of listens no more, and is not run", async () => {
   const task = new SignalTriggerTask(() => assert.fail("called"), { signals: ["SIGHUP", "SIGUSR2"] });
   assert.deepEqual([process.listenerCount("SIGHUP"), process.listenerCount("SIGUSR2")], [1, 1]);
   task[Symbol.dispose]();
@@ -112,7 +113,8 @@ fact("repeat", "a trigger that is disposed of listens no more, and is not run", 
   assert.ok(error instanceof TaskAlreadyStartedError);
 });
 
-fact("repeat", "a signal that the system does not know never comes, or is refused by the runtime, as by Deno", () => {
+const unknown = "a signal that the system does not know never comes, or is refused by the runtime, as by Deno";
+factOfSignals("repeat", unknown, () => {
   const construct = () => new SignalTriggerTask(() => {}, { signals: ["SIGNONSENSE"] });
   if ("Deno" in globalThis) assert.equal(String(thrownBy(construct)), "TypeError: Invalid signal: SIGNONSENSE");
   else construct()[Symbol.dispose]();
@@ -122,7 +124,7 @@ fact("repeat", "a signal that the system does not know never comes, or is refuse
 const repeating = (action, options) => [
   new LoopTask(action, { delay: 1, ...options }),
   new PollTask(action, { interval: 1, ...options }),
-  new SignalTriggerTask(action, options),
+  ...(hasProcess ? [new SignalTriggerTask(action, options)] : []),
 ];
 
 fact("repeat", "an action that fails is the failure of its task, or an event, and is called again", async () => {
@@ -280,7 +282,7 @@ fact("restart", "a run that stays up is healthy: the count begins again, but not
   let runs = 0;
   const connect = async (signal) => {
     if (++runs === 1) throw new Error("refused");
-    await sleep(60_000, undefined, { signal });
+    await holdOn(signal);
   };
   const task = new RestartTask({ name: "db", run: connect }, { delay: 1, healthyAfter: 5 });
   manager.run(task);
@@ -793,6 +795,69 @@ fact("health", "a stop changes no status, and ends the longest of pauses at once
   }
 });
 
+// Metrics, Timeline
+
+/** A service that is refused once by its database, until it is stopped, which a job of it holds up. */
+async function runShop(onEvent) {
+  const log = new EventLog();
+  const tell = (event) => void (onEvent(event), log.observe(event));
+  const manager = new Manager({ name: "shop", onEvent: tell });
+  let attempts = 0;
+  const connect = async (signal) => {
+    if (++attempts === 1) throw new Error("refused");
+    await untilAborted(signal);
+  };
+  manager.run(new RestartTask({ name: "db", run: connect }, { delay: 1 }));
+  manager.runEphemeral({ name: "job", run: (signal) => untilAborted(signal).then(() => pause(30)) });
+  manager.runEphemeral({ name: "job", run: async () => {} });
+  manager.cleanup(async function close() {});
+  await until(() => attempts === 2);
+  await manager.stop();
+}
+
+/** A line of the page. */
+function series(name, value, labels) {
+  const pairs = Object.entries(labels).map(([label, text]) => `${label}="${text}"`);
+  return `${name}${pairs.length > 0 ? `{${pairs}}` : ""} ${value}`;
+}
+
+fact("metrics", "the page has all that was told, and instruments are told the same", async () => {
+  const metrics = new Metrics();
+  await runShop(metrics.observe);
+  const page = metrics.render();
+  const lines = page.split("\n").filter((line) => /^allstop_task_(started|ended|restarts|panics)_total/.test(line));
+  assert.deepEqual(lines.sort(), [
+    'allstop_task_ended_total{task="shop/db",outcome="returned"} 1',
+    'allstop_task_ended_total{task="shop/job",outcome="returned"} 2',
+    'allstop_task_restarts_total{task="shop/db"} 1',
+    'allstop_task_started_total{task="shop/db"} 1',
+    'allstop_task_started_total{task="shop/job"} 2',
+  ]);
+
+  const observed = [];
+  const instrument = (name) => ({
+    addCallback: (callback) => callback({ observe: (value, labels) => observed.push(series(name, value, labels)) }),
+  });
+  metrics.record({ createObservableCounter: instrument, createObservableGauge: instrument });
+  assert.deepEqual(observed.sort(), page.split("\n").filter((line) => /^\w/.test(line)).sort());
+});
+
+fact("timeline", "the text says who held up the stop; the trace has all runs, and the stop", async () => {
+  const timeline = new Timeline();
+  await runShop(timeline.observe);
+  assert.match(timeline.toText({ width: 60 }), /^shop\/job {2,}=+\|#+/m);
+  assert.match(timeline.toText(), /^held up by shop\/job returned /m);
+  const { traceEvents } = JSON.parse(timeline.toTrace());
+  const slices = traceEvents.filter(({ ph }) => ph === "X").map(({ name, args }) => `${name} ${args.state}`);
+  assert.deepEqual(slices.sort(), [
+    "shop/close returned",
+    "shop/db returned",
+    "shop/job returned",
+    "shop/job returned",
+  ]);
+  assert.equal(traceEvents.filter(({ ph }) => ph === "i").length, 1);
+});
+
 // Testing
 
 fact("testing", "a ControlledTask tells what happens to it, ends when told to, and runs once", async () => {
@@ -930,12 +995,21 @@ function told(events) {
   );
 }
 
-/** Sends this process a SIGHUP, and waits for it to arrive. */
+/** Sends this process, if there is one, a SIGHUP, and waits for it to arrive. */
 async function hangUp() {
+  if (!hasProcess) return pause(1);
   let received = false;
   process.once("SIGHUP", () => (received = true));
   process.kill(process.pid, "SIGHUP");
   await until(() => received);
+}
+
+/** Keeps the program alive until the signal aborts. */
+async function holdOn(signal) {
+  const timer = setTimeout(() => {}, 60_000);
+  await untilAborted(signal);
+  clearTimeout(timer);
+  signal.throwIfAborted();
 }
 
 async function until(isTrue) {

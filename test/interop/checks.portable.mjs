@@ -4,6 +4,9 @@
  */
 import assert from "node:assert/strict";
 
+/** Whether there are signals, and Node's modules: there are everywhere but in a browser. */
+export const hasProcess = "process" in globalThis;
+
 const checks = [];
 
 export function check(title, holds) {
@@ -16,8 +19,7 @@ const warnings = [];
 
 /** Runs all checks, one after the other. None may leave an unhandled rejection, or cause a warning. */
 export async function runChecks() {
-  process.on("unhandledRejection", (reason) => unhandled.push(reason));
-  process.on("warning", (warning) => warnings.push(warning));
+  watch();
   let passed = 0;
   let failed = 0;
   for (const { title, holds } of checks) {
@@ -37,8 +39,40 @@ export async function runChecks() {
       console.log(error);
     }
   }
-  if (failed > 0) process.exitCode = 1;
+  if (failed > 0 && hasProcess) process.exitCode = 1;
   console.log(`${passed} passed, ${failed} failed`);
+}
+
+function watch() {
+  if (hasProcess) {
+    process.on("unhandledRejection", (reason) => unhandled.push(reason));
+    process.on("warning", (warning) => warnings.push(warning));
+  } else {
+    globalThis.addEventListener("unhandledrejection", (event) => {
+      event.preventDefault();
+      unhandled.push(event.reason);
+    });
+  }
+}
+
+/**
+ * Starts a server that answers only what asks for /hello. A browser cannot: there it is the server that it has this
+ * program from, which answers in the same way.
+ */
+export async function startServer() {
+  if (!hasProcess) return { urlOf: (path) => new URL(path, location.href), requested: pause(50), close() {} };
+  const { createServer } = await import("node:http");
+  const server = createServer((request, response) => request.url === "/hello" && response.end("hello"));
+  const requested = new Promise((resolve) => server.once("request", resolve));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    urlOf: (path) => `http://127.0.0.1:${server.address().port}${path}`,
+    requested,
+    close() {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
 }
 
 export function pause(milliseconds) {

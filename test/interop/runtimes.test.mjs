@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { bun, deno, node, node22, node24, start, temporaryFolder } from "./support.mjs";
+import { bun, deno, node, node22, node24, node26, start, temporaryFolder } from "./support.mjs";
 
 const programs = {
   "the laws of the core hold": "laws.portable.mjs",
@@ -14,7 +14,7 @@ const programs = {
 /** What each of these printed under the first runtime, which it has to print under the others as well. */
 const printed = new Map();
 
-for (const { name, command, args } of [node, node22, node24, bun, deno]) {
+for (const { name, command, args } of [node, node22, node24, node26, bun, deno]) {
   test(`under ${name}`, async (t) => {
     const cache = await temporaryFolder(t);
     const startProgram = (t, file, ...rest) => {

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, posix, sep } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -26,6 +26,7 @@ export const installed = (name) => fileURLToPath(new URL(`node_modules/${name}`,
 export const node = { name: "node", command: process.execPath, args: [] };
 export const node22 = { name: "node22", command: installed("node22/bin/node"), args: [] };
 export const node24 = { name: "node24", command: installed("node24/bin/node"), args: [] };
+export const node26 = { name: "node26", command: installed("node26/bin/node"), args: [] };
 export const bun = { name: "bun", command: installed("bun/bin/bun.exe"), args: [] };
 export const deno = { name: "deno", command: installed("deno/deno"), args: ["run", "--allow-all"] };
 
@@ -89,16 +90,18 @@ export async function run(t, command, args, options) {
   return stdout;
 }
 
-/** Packs the package and lays it out, as an install does, as a dependency of an empty project; returns both folders. */
+/**
+ * Packs the package, and installs it as the only dependency of an empty project, without asking anybody else for it.
+ * Returns the folders of both, and the path of what was packed.
+ */
 export async function install(t) {
   const project = await temporaryFolder(t);
-  const installedPackage = join(project, "node_modules", "allstop");
-  await mkdir(installedPackage, { recursive: true });
   await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
   await run(t, "npm", ["pack", "--pack-destination", project]);
-  const [tarball] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
-  await run(t, "tar", ["-xzf", join(project, tarball), "-C", installedPackage, "--strip-components", "1"]);
-  return { project, installedPackage };
+  const [name] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
+  const tarball = join(project, name);
+  await run(t, "npm", ["install", "--offline", "--no-audit", "--no-fund", tarball], { cwd: project });
+  return { project, installedPackage: join(project, "node_modules", manifest.name), tarball };
 }
 
 /** Lists all files in a folder, relative to it, with slashes, sorted. */

@@ -1,7 +1,7 @@
 /*
  * The declarations of the packed package compile for its users: with the oldest and the newest compiler that is
- * promised, in both ways to resolve modules, with and - but for what is for Node alone - without the types of Node, and
- * with every file checked.
+ * promised, and the last one before that was written anew, in both ways to resolve modules, with and - but for what is
+ * for Node alone - without the types of Node, and with every file checked; from a module and from CommonJS.
  */
 import assert from "node:assert/strict";
 import { cp, writeFile } from "node:fs/promises";
@@ -9,14 +9,17 @@ import { basename, join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import ts from "typescript-5.4";
-import { entries, install, installed, run, temporaryFolder } from "./support.mjs";
+import { entries, install, installed, node22, run, start, temporaryFolder } from "./support.mjs";
 
 const consumer = fileURLToPath(new URL("consumer", import.meta.url));
 
 /** What is for Node alone, and so needs its types. */
 const ofNode = ["admin", "child", "daemon", "http", "main", "pid-file", "upgrade"].map((name) => `allstop/${name}`);
 
-const compilers = ["typescript-5.4", "typescript-7"];
+const compilers = ["typescript-5.4", "typescript-5.9", "typescript-7"];
+
+/** Those that know that Node can require a module; it can since 22.12. The older one refuses that under `nodenext`. */
+const compilersOfRequire = ["typescript-5.9", "typescript-7"];
 
 const resolutions = [
   { module: "nodenext", moduleResolution: "nodenext" },
@@ -30,6 +33,9 @@ const environments = [
   { name: "the default types", nodeTypes: false, libraries: {} },
 ];
 
+/** For a compiler between two others. */
+const someEnvironments = [environments[0], environments[2]];
+
 const options = {
   target: "es2022",
   strict: true,
@@ -42,7 +48,7 @@ const options = {
 };
 
 test("a consumer compiles", async (t) => {
-  const { project: without } = await install(t);
+  const { project: without, installedPackage } = await install(t);
   await cp(consumer, join(without, "consumer"), { recursive: true });
 
   const withNodeTypes = await temporaryFolder(t);
@@ -53,7 +59,7 @@ test("a consumer compiles", async (t) => {
 
   for (const compiler of compilers) {
     for (const resolution of resolutions) {
-      for (const { name, nodeTypes, libraries } of environments) {
+      for (const { name, nodeTypes, libraries } of compiler === "typescript-5.9" ? someEnvironments : environments) {
         await t.test(`with ${compiler}, ${resolution.moduleResolution}, ${name}`, async (t) => {
           const project = nodeTypes ? withNodeTypes : without;
           const files = entries.filter(({ name }) => nodeTypes || !ofNode.includes(name)).map(fileOf);
@@ -73,6 +79,57 @@ test("a consumer compiles", async (t) => {
     });
   }
 
+  const names = entries.map(({ name }) => name);
+  const exported = await Promise.all(
+    entries.map(async ({ targets }) => Object.keys(await import(join(installedPackage, targets.default)))),
+  );
+  await writeLines(join(withNodeTypes, "require.cts"), names, (name, index) => [
+    `import room${index} = require("${name}");`,
+    `console.log(Object.keys(room${index}).join());`,
+  ]);
+  await writeLines(join(withNodeTypes, "import.cts"), names, (name, index) => [
+    `import { ${exported[index].join(", ")} } from "${name}";`,
+    `console.log(Object.keys({ ${exported[index].join(", ")} }).join());`,
+  ]);
+  // All that a compiler can do which says that Node cannot require a module.
+  await writeLines(join(withNodeTypes, "later.cts"), names, (name, index) => [
+    `export type Room${index} = typeof import("${name}", { with: { "resolution-mode": "import" } });`,
+    `export const room${index} = (): Promise<Room${index}> => import("${name}");`,
+  ]);
+  // The declarations of others have been checked above.
+  const inCommonJs = (resolution) => ({ ...resolution, ...environments[0].libraries, skipLibCheck: true });
+
+  for (const compiler of compilersOfRequire) {
+    await t.test(`also in CommonJS, which runs, with ${compiler}, nodenext`, async (t) => {
+      const outDir = join(withNodeTypes, `built-by-${compiler}`);
+      const output = { ...inCommonJs(resolutions[0]), noEmit: false, outDir, rootDir: "." };
+      await compile(t, compiler, withNodeTypes, ["require.cts", "import.cts"], output);
+      for (const file of ["require.cjs", "import.cjs"]) {
+        const printed = await run(t, node22.command, [join(outDir, file)], { cwd: withNodeTypes });
+        assert.deepEqual(printed.trim().split("\n"), exported.map(String), file);
+      }
+    });
+
+    await t.test(`also in CommonJS, with ${compiler}, bundler`, async (t) => {
+      const resolution = { module: "preserve", moduleResolution: "bundler" };
+      await compile(t, compiler, withNodeTypes, ["require.cts", "import.cts"], inCommonJs(resolution));
+    });
+  }
+
+  await t.test("but not in CommonJS with typescript-5.4, nodenext, which says that Node cannot", async (t) => {
+    await configure(withNodeTypes, ["require.cts", "import.cts"], inCommonJs(resolutions[0]));
+    const compiler = [installed("typescript-5.4/bin/tsc")];
+    const { stdout } = await start(t, process.execPath, compiler, { cwd: withNodeTypes }).ended;
+    const codes = [...stdout.matchAll(/error (TS\d+)/g)].map(([, code]) => code).sort();
+    assert.deepEqual(codes, [...names.map(() => "TS1471"), ...names.map(() => "TS1479")], stdout);
+  });
+
+  for (const compiler of compilers) {
+    await t.test(`also in CommonJS that imports it while it runs, with ${compiler}`, async (t) => {
+      await compile(t, compiler, withNodeTypes, ["later.cts"], inCommonJs(resolutions[0]));
+    });
+  }
+
   const files = entries.map((entry) => join(without, fileOf(entry)));
   const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, types: [] });
   for (const [index, { name }] of entries.entries()) {
@@ -88,11 +145,20 @@ function fileOf({ name }) {
   return `consumer/${name === "allstop" ? "index" : basename(name)}.ts`;
 }
 
+/** Writes a file with some lines for each entry. */
+async function writeLines(file, names, linesFor) {
+  await writeFile(file, names.flatMap(linesFor).join("\n"));
+}
+
 /** Compiles files of a project, without any error. */
 async function compile(t, compiler, project, include, moreOptions) {
+  await configure(project, include, moreOptions);
+  await run(t, process.execPath, [installed(`${compiler}/bin/tsc`)], { cwd: project });
+}
+
+async function configure(project, include, moreOptions) {
   const compilerOptions = { ...options, ...moreOptions };
   await writeFile(join(project, "tsconfig.json"), JSON.stringify({ compilerOptions, include }));
-  await run(t, process.execPath, [installed(`${compiler}/bin/tsc`)], { cwd: project });
 }
 
 /** Finds out what a file imports of an entry of the package, and what that exports, types included. */
