@@ -27,11 +27,10 @@ export interface ManagerOptions {
   onEvent?: ((event: LifecycleEvent) => void) | undefined;
 }
 
-/** A task, from its acceptance to its end. */
+/** A task, from its acceptance to its end: its place, and what to call. */
 interface Entry extends Place {
   readonly kind: TaskKind;
-  /** What to call, until it has ended. */
-  work: TaskLike | undefined;
+  readonly work: TaskLike;
   /** Of its own signal, while it runs: those that wait for their turn need none, and a million of them cost memory. */
   controller?: AbortController | undefined;
   /** The one that waits behind it. */
@@ -73,12 +72,16 @@ export class Manager implements AsyncDisposable {
 
   /** Whose turn it is: tasks', hooks' once all tasks have ended or were given up, then nobody's. */
   #phase: "task" | "hook" | "" = "task";
+  /** Those that have been started, or are about to be. The others, of which there may be a million, are only linked. */
   readonly #entries = new Set<Entry>();
-  /** How many of them keep the group alive. */
+  /** How many tasks keep the group alive, those of the queue included. */
   #holding = 0;
-  /** The last one that left the queue of those that wait for a free slot: the next in it is the first to go. */
-  #head: Pick<Entry, "next"> = {};
-  /** The last one in it. */
+  /**
+   * The last one that left the queue of those that wait for a free slot: the one behind it is the first to go. Before
+   * any has, there is nothing of an entry that it needs.
+   */
+  #head = {} as Entry;
+  /** The last one that joined it. */
   #tail = this.#head;
   #slots: number;
   readonly #hooks: (() => unknown)[] = [];
@@ -94,26 +97,30 @@ export class Manager implements AsyncDisposable {
    */
   constructor(options: ManagerOptions = {}) {
     const action = "create a Manager";
-    const { name = "", signal, shutdownTimeout = 20_000, cleanupTimeout = 5_000, limit = Infinity, onEvent } = options;
-    checkType(action, "name", "string", name);
+    const { signal, onEvent } = options;
+    ({
+      name: this.#name = "",
+      shutdownTimeout: this.#shutdownTimeout = 20_000,
+      cleanupTimeout: this.#cleanupTimeout = 5_000,
+      limit: this.#slots = Infinity,
+    } = options);
+    checkType(action, "name", "string", this.#name);
     if (signal !== undefined) {
       check(typeof signal?.throwIfAborted === "function", action, "signal must be an AbortSignal", signal);
     }
-    checkMilliseconds(action, "shutdownTimeout", shutdownTimeout);
-    checkMilliseconds(action, "cleanupTimeout", cleanupTimeout);
-    checkCount(action, "limit", limit);
+    checkMilliseconds(action, "shutdownTimeout", this.#shutdownTimeout);
+    checkMilliseconds(action, "cleanupTimeout", this.#cleanupTimeout);
+    checkCount(action, "limit", this.#slots);
 
-    this.#name = name;
-    this.#shutdownTimeout = shutdownTimeout;
-    this.#cleanupTimeout = cleanupTimeout;
-    this.#slots = limit;
     this.#onEvent = observer(action, onEvent);
     if (signal) onAbort(this.signal, onAbort(signal, () => this.#stop(signal.reason)));
   }
 
   /** The names of the tasks that have not ended, from before their `run` is called; queued ones included. */
   get pending(): readonly string[] {
-    return Array.from(this.#entries, (entry) => entry.task);
+    const entries = [...this.#entries];
+    for (let entry = this.#head.next; entry; entry = entry.next) entries.push(entry);
+    return entries.map((entry) => entry.task);
   }
 
   /** All failures so far, in order. */
@@ -197,30 +204,29 @@ export class Manager implements AsyncDisposable {
 
     // All are accepted before the first one runs: should that stop the group, the others are told and waited for, too.
     for (const entry of entries) {
-      this.#entries.add(entry);
-      if (kind === "ephemeral") this.#tail = this.#tail.next = entry;
+      if (kind !== "ephemeral") this.#entries.add(entry);
+      else this.#tail = this.#tail.next = entry;
       if (kind !== "background") this.#holding++;
     }
-    this.#runQueued();
-    if (kind !== "ephemeral") for (const entry of entries) this.#run(entry);
+    this.#advance();
+    if (kind !== "ephemeral") entries.forEach((entry) => this.#run(entry, true));
   }
 
   /** From its start to its end, or just the end of one that is dropped from the queue. */
-  async #run(entry: Entry, skips?: boolean): Promise<void> {
+  async #run(entry: Entry, starts: boolean): Promise<void> {
     const { task, kind } = entry;
     // Nobody else asks, and the clock takes longer than a task that has nothing to do.
     const startedAt = this.#onEvent ? performance.now() : 0;
-    let outcome: TaskOutcome = "skipped";
     let error: Error | undefined;
-    if (!skips) {
+    let outcome: TaskOutcome = "skipped";
+    if (starts) {
       this.#onEvent?.({ manager: this.#name, type: "task-started", task, kind });
       const { signal } = (entry.controller = new AbortController());
       (signal as PlacedSignal<Entry>)[PLACE] = entry;
       // An earlier one of the same call may have stopped the group.
       if (this.signal.aborted) entry.controller.abort(this.signal.reason);
       try {
-        // It has not ended, so it is there.
-        await callTask(entry.work as TaskLike, task, signal);
+        await callTask(entry.work, task, signal);
         outcome = "returned";
       } catch (thrown) {
         error = failureOf(thrown, this.signal);
@@ -228,8 +234,8 @@ export class Manager implements AsyncDisposable {
       }
     }
     this.#entries.delete(entry);
-    // What outlives it here, the head of the queue or a pointer of the collector's, keeps none of its memory.
-    entry.work = entry.controller = undefined;
+    // The head of the queue, which outlives its turn, keeps no signal, nor what listens to it.
+    entry.controller = undefined;
     // What a task does after the deadline changes nothing, and is told to nobody.
     if (this.#phase !== "task") return;
     if (error) this.#failures.push({ source: task, error });
@@ -242,21 +248,13 @@ export class Manager implements AsyncDisposable {
       ...(error && { error }),
       elapsed: performance.now() - startedAt,
     });
-    if (!this.signal.aborted && (error || kind !== "ephemeral")) this.#stop(new StopReason(task, error));
+    if (!this.signal.aborted && (kind !== "ephemeral" || error)) this.#stop(new StopReason(task, error));
     // Only now, lest an observer that waits ends the group for another reason. (A background task, which was not
     // counted, has stopped the group by its end; from then on neither this count nor that of the slots matters.)
     this.#holding--;
-    this.#advance();
-    if (!skips) {
+    if (starts) {
       this.#slots++;
-      this.#runQueued();
-    }
-  }
-
-  /** Runs those of the queue that have a slot; when the group is told to stop, the others are dropped. */
-  #runQueued(): void {
-    while (this.#head.next && (this.#slots > 0 || this.signal.aborted)) {
-      this.#run((this.#head = this.#head.next), this.#slots-- <= 0);
+      this.#advance();
     }
   }
 
@@ -274,12 +272,18 @@ export class Manager implements AsyncDisposable {
     });
     // Until somebody waits, only the tasks themselves keep the process alive.
     if (!this.#done) this.#deadline.unref?.();
-    this.#runQueued();
     this.#advance();
   }
 
-  /** Stops a group that nothing keeps alive, and leaves the tasks of one that is stopped when the last has ended. */
+  /**
+   * Runs those of the queue that have a slot; when the group is told to stop, the others are dropped. Stops a group that
+   * nothing keeps alive, and leaves the tasks of one that is stopped when the last has ended.
+   */
   #advance(): void {
+    while (this.#head.next && (this.#slots > 0 || this.signal.aborted)) {
+      this.#entries.add((this.#head = this.#head.next));
+      this.#run(this.#head, this.#slots-- > 0);
+    }
     if (!this.signal.aborted) {
       if (this.#done && !this.#holding) this.#stop(new StopReason());
     } else if (!this.#entries.size) {

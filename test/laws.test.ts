@@ -172,7 +172,7 @@ describe("Start", () => {
     manager.run(new ControlledTask("main"));
     manager.runBackground(new ControlledTask("background"));
     expect(started()).toBe("ab");
-    expect(manager.pending).toEqual(["a", "b", "c", "d", "e", "f", "main", "background"]);
+    expect(manager.pending).toEqual(["a", "b", "main", "background", "c", "d", "e", "f"]);
     tasks[1]?.return();
     await settle();
     expect(started()).toBe("abc");

@@ -7,10 +7,12 @@
  *
  * - A promise cannot be asked. So its end is heard of when the code that runs has come to its end, in the order in
  *   which the promises settled; what is thrown instead of returned is known at once.
- * - Tasks are told in the order in which they were accepted: the group's own signal first, then the event, then each.
+ * - Tasks are told in the order of their starts, and named in it, those that wait last: the group's own signal first,
+ *   then the event, then each.
  * - An observer is told when all that it may ask about is so already, and before what follows from it: what it does
  *   then comes first.
  * - Who has a place under the limit keeps it until all has happened that follows from the end.
+ * - Who waits while the tasks are being told of the stop drops the queue before the others are.
  */
 
 /** What its clock shows when a world begins. */
@@ -263,6 +265,7 @@ class ManagerModel {
     // 17: always the same promise.
     if (!this.#waiting) {
       this.#waiting = this.#world.createDeferred();
+      this.#admit();
       this.#endByItself();
       this.#leaveTasks();
     }
@@ -280,7 +283,9 @@ class ManagerModel {
 
   /** The tasks that have not ended. */
   get #unended() {
-    return this.#tasks.filter(({ state }) => state !== "ending" && state !== "over");
+    const started = this.#tasks.filter(({ state }) => state === "accepted" || state === "running");
+    const waiting = this.#tasks.filter(({ state }) => state === "waiting");
+    return [...started, ...waiting];
   }
 
   get #isStopped() {
@@ -326,8 +331,11 @@ class ManagerModel {
 
   #start(entry) {
     const { task, name, kind, controller } = entry;
-    if (this.#isStopped) this.#note("a task starts with a signal that has aborted");
-    else if (this.#waiting) this.#note("a task starts while someone waits");
+    if (this.#isStopped) {
+      this.#note("a task starts with a signal that has aborted");
+      controller.abort(this.signal.reason);
+    } else if (this.#waiting) this.#note("a task starts while someone waits");
+    if (entry.state === "waiting") this.#tasks.push(...this.#tasks.splice(this.#tasks.indexOf(entry), 1));
     entry.state = "running";
     entry.startedAt = this.#world.now;
     this.#tell({ type: "task-started", task: name, kind });
