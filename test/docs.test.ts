@@ -18,6 +18,7 @@ interface Fence {
 const root = fileURLToPath(new URL("..", import.meta.url));
 const generated = `${root}test/.generated/docs`;
 const readme = readFileSync(`${root}README.md`, "utf8");
+const migrating = readFileSync(`${root}test/examples/migrating.md`, "utf8");
 const sources = readdirSync(`${root}src`, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
 
 /** The lines that `// prints` says are printed, where it is. */
@@ -25,11 +26,11 @@ function printsOf(code: string): string[] {
   return Array.from(code.matchAll(/\/\/ prints (.*)$/gm), ([, line = ""]) => line);
 }
 
-/** The README's programs, each of which is followed by what it prints, or says it as the examples of comments do. */
-function readmeFences(): Fence[] {
-  const fences = Array.from(readme.matchAll(/^```ts\n([^]*?)^```\n(?:[^`]*^```text\n([^]*?)^```)?/gm));
+/** The programs of a page, each of which is followed by what it prints, or says it as the examples of comments do. */
+function pageFences(page: string, text: string): Fence[] {
+  const fences = Array.from(text.matchAll(/^```ts\n([^]*?)^```\n(?:[^`]*^```text\n([^]*?)^```)?/gm));
   return fences.map(([, code = "", output = ""], i) => ({
-    name: `readme-${i + 1}`,
+    name: `${page}-${i + 1}`,
     code,
     output: output ? output.split("\n").slice(0, -1) : printsOf(code),
     ordered: output > "",
@@ -46,7 +47,11 @@ function exampleFences(file: string): Fence[] {
   });
 }
 
-const fences = [...readmeFences(), ...sources.flatMap(exampleFences)];
+const pages = { readme, migrating };
+const fences = [
+  ...Object.entries(pages).flatMap(([page, text]) => pageFences(page, text)),
+  ...sources.flatMap(exampleFences),
+];
 
 beforeAll(() => {
   rmSync(generated, { recursive: true, force: true });
@@ -61,7 +66,7 @@ beforeAll(() => {
 
 test("every ts block is found", () => {
   const count = (text: string): number => text.split("```ts\n").length - 1;
-  expect(readmeFences().length).toBe(count(readme));
+  for (const [page, text] of Object.entries(pages)) expect(pageFences(page, text).length).toBe(count(text));
   for (const file of sources) expect(exampleFences(file).length).toBe(count(readFileSync(`${root}src/${file}`, "utf8")));
   for (const { name, output } of fences) expect([name, output.length]).not.toEqual([name, 0]);
 });
@@ -97,6 +102,50 @@ test("the README's guarantees are the titles of the laws' tests", () => {
   });
   expect(items).toEqual(laws().map((text, i) => `${i + 1}. ${text}`));
   expect(items.length).toBe(17);
+});
+
+test("the README's comparison is that of the results", () => {
+  const results = readFileSync(`${root}test/bench/results/comparison.node20.json`, "utf8");
+  const { tables }: { tables: { header: string[]; rows: string[][] }[] } = JSON.parse(results);
+  const section = readme.slice(readme.indexOf("## When to use it"), readme.indexOf("## Figures"));
+  const cells = (line: string): string[] => line.replaceAll("`", "").split("|").slice(1, -1).map((cell) => cell.trim());
+  let count = 0;
+  for (const [, table = ""] of section.matchAll(/((?:^\|.*\n)+)/gm)) {
+    const [peers = [], , ...rows] = table.trim().split("\n").map(cells);
+    for (const row of rows) {
+      const isAsked = ([question]: string[]): boolean => question === row[0];
+      const { header = [], rows: answers = [] } = tables.find((each) => each.rows.some(isAsked)) ?? {};
+      const said = peers.slice(1).map((peer) => answers.find(isAsked)?.[header.indexOf(peer)]);
+      expect(row).toEqual([row[0], ...said]);
+      count++;
+    }
+  }
+  expect(count).toBe(6);
+});
+
+test("the README's figures are those of the results", () => {
+  type Table = { header: string[]; rows: string[][] };
+  const tablesOf = (topic: string, node: number): Table[] =>
+    JSON.parse(readFileSync(`${root}test/bench/results/${topic}.node${node}.json`, "utf8")).tables;
+  const figure = (topic: string, node: number, candidate: RegExp): string => {
+    const [{ header, rows } = { header: [], rows: [] }] = tablesOf(topic, node);
+    return rows.find(([name = ""]) => candidate.test(name))?.[header.indexOf("100,000")]?.split(" ")[0] ?? "";
+  };
+  const candidates = [/^allstop/, /^floor/, /^p-limit/, /^p-queue/, /^effect\b/];
+  const section = readme.slice(readme.indexOf("## Figures"), readme.indexOf("## At a glance"));
+  const rows = Array.from(section.matchAll(/^\| (\w.*) \|$/gm), ([, cells = ""]) => cells.split(" | "));
+  expect(rows.map(([what]) => what)).toEqual([
+    "start and settle a task",
+    "stop a task that listens",
+    "a job, at most 16 at once",
+  ]);
+  for (const [i, topic] of ["start", "stop", "limit"].entries()) {
+    const found = candidates.map((candidate) => [20, 24].map((node) => figure(topic, node, candidate)).join(" / "));
+    expect(rows[i]?.slice(1)).toEqual(found.map((cell) => (cell === " / " ? "-" : cell)));
+  }
+  const drains = [20, 24].map((node) => tablesOf("drain", node)[0]?.rows[0]?.slice(1).map(Number) ?? []);
+  expect(drains.map(([ours, ...peers]) => [ours, peers.length, Math.max(...peers)])).toEqual([[12, 7, 4], [12, 7, 5]]);
+  expect(section.replace(/\s+/g, " ")).toContain("the best of seven peers in 4 of them on Node 20, in 5 on Node 24");
 });
 
 test("the README names only commands and files that are there", () => {
