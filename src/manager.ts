@@ -116,7 +116,7 @@ export class Manager implements AsyncDisposable {
     if (signal) onAbort(this.signal, onAbort(signal, () => this.#stop(signal.reason)));
   }
 
-  /** The names of the tasks that have not ended, from before their `run` is called; queued ones included. */
+  /** The names of the tasks that have not ended, from before their `run` is called; then those in the queue. */
   get pending(): readonly string[] {
     const entries = [...this.#entries];
     for (let entry = this.#head.next; entry; entry = entry.next) entries.push(entry);
