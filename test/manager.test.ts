@@ -422,6 +422,19 @@ test("a hook that throws at once, after the timeout, does not hide it", async ()
   expect(manager.failures[1]?.error).toMatchObject({ name: "CleanupTimeoutError", pending: ["hangs"] });
 });
 
+test("a stop drops a queue of any length", async () => {
+  let skipped = 0;
+  const manager = new Manager({
+    limit: 1,
+    onEvent(event) {
+      if (event.type === "task-ended" && event.outcome === "skipped") skipped++;
+    },
+  });
+  for (let i = 0; i <= 20_000; i++) manager.runEphemeral(new ControlledTask());
+  await manager.stop();
+  expect([skipped, manager.pending]).toEqual([20_000, []]);
+});
+
 test("errors of hooks are in the order of their calls, also when one fails that is no longer waited for", async () => {
   const manager = new Manager({ cleanupTimeout: 10 });
   const [first, second] = [new Error("first"), new Error("second")];
