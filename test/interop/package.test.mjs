@@ -167,7 +167,9 @@ test("the package", async (t) => {
       }
     })();`,
   );
-  for (const runtime of [node22, node24, node26, bun, deno]) {
+  // Node 20 can from 20.19 on.
+  const requiring = process.features.require_module ? [node] : [];
+  for (const runtime of [...requiring, node22, node24, node26, bun, deno]) {
     await t.test(`can be required from CommonJS, and is there once, under ${runtime.name}`, async (t) => {
       assert.deepEqual(await printedBy(t, runtime, "require.cjs"), exported);
     });
