@@ -11,7 +11,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 
 const TURNS = 30;
-const ROUNDS = 8;
+const ROUNDS = 4;
 const WARM_UP = 3;
 
 const dist = new URL("../../../dist/", import.meta.url);
