@@ -17,7 +17,7 @@
 
 /**
  * After the timeout, when no hook is left to be called, one ended behind another: whether that is still heard of is a
- * matter of microtasks, of which no law speaks. So what such a program shows is not judged.
+ * matter of microtasks, of which no law speaks. So it is no difference, and what follows is not judged.
  */
 export const UNDECIDED = "hooks end one behind the other at the very end";
 
