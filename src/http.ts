@@ -97,8 +97,7 @@ export class HttpServerTask implements Task {
   readonly #drainTimeout: number;
   readonly #onEvent: Observer | undefined;
   #started = false;
-  #stopping = false;
-  #stoppedAt = 0;
+  #stoppedAt = Infinity;
   #opened!: () => void;
   #gaveUp!: (reason: unknown) => void;
   readonly #ready = new Promise<void>((resolve, reject) => {
@@ -118,7 +117,7 @@ export class HttpServerTask implements Task {
     const { drainDelay = 0, drainTimeout = 10_000 } = options;
     check(typeof server?.address === "function", action, "server must be of http, https or http2", server);
     checkType(action, "name", "string", name);
-    const isPort = Number.isInteger(port) && port >= 0 && port < 65_536;
+    const isPort = Number.isInteger(port) && (port & 65_535) === port;
     checkNumber(action, "port", port, isPort, "a whole number from 0 to 65535");
     if (host !== undefined) checkType(action, "host", "string", host);
     if (path !== undefined) checkType(action, "path", "string", path);
@@ -145,7 +144,7 @@ export class HttpServerTask implements Task {
 
   /** Whether it was told to stop; which is when a readiness probe should fail, while it still serves. */
   get stopping(): boolean {
-    return this.#stopping;
+    return this.#stoppedAt < Infinity;
   }
 
   /** @returns A promise that resolves when it listens; it rejects with the failure, or the reason of the stop. */
@@ -162,7 +161,6 @@ export class HttpServerTask implements Task {
     if (this.#started) throw new TaskAlreadyStartedError(place.task);
     this.#started = true;
     const unlisten = onAbort(signal, () => {
-      this.#stopping = true;
       this.#stoppedAt = performance.now();
       this.#connections.stop();
     });
@@ -191,14 +189,14 @@ export class HttpServerTask implements Task {
   }
 
   async #serve(signal: AbortSignal, place: Place): Promise<void> {
-    const closed = untilAborted(this.#connections.closed, new Promise(() => {}));
     let isOpen = false;
-    const opening = this.#open().then(() => {
+    const opening = this.#open();
+    const serving = opening.then(() => {
       isOpen = true;
       this.#opened();
+      return new Promise(() => {});
     });
-    await untilAborted(signal, Promise.race([opening, closed]));
-    if (isOpen) await untilAborted(signal, closed);
+    await untilAborted(signal, untilAborted(this.#connections.closed, serving));
     if (!isOpen && !this.#server.listening) {
       // Should that still come, it comes too late.
       opening.then(() => this.#server.close(), () => {});
@@ -206,11 +204,10 @@ export class HttpServerTask implements Task {
   }
 
   async #open(): Promise<void> {
-    const server = this.#server;
-    if (server.listening) return;
-    if (this.#listen) await this.#listen(server, this.#listenOptions);
+    if (this.#server.listening) return;
+    if (this.#listen) await this.#listen(this.#server, this.#listenOptions);
     else {
-      server.listen(this.#listenOptions);
+      this.#server.listen(this.#listenOptions);
       await this.#connections.listening();
     }
   }

@@ -554,6 +554,21 @@ describe("A server that listens already", () => {
     expect(told(subject.log)).toEqual([drained(0)]);
   });
 
+  test("answers what comes over them as the listener is closed", async () => {
+    const { backend, open } = await adoptable();
+    const client = await open(get("/now/1"));
+    await client.answer();
+    const { response } = await backend.request("/now/1");
+    if (!response.closed) await once(response, "close");
+    const subject = new Subject({}, backend.server).start();
+    await subject.task.ready();
+    whenClosing(backend.server, () => client.get("/now/2"));
+    subject.run.controller.abort(REASON);
+    expect(await client.answer(2)).toMatchObject({ body: "answer to /now/2", headers: { connection: "close" } });
+    expect(await subject.end()).toBe("returned");
+    expect(told(subject.log)).toEqual([drained(1)]);
+  });
+
   test("knows its connections from before as soon as they are used again", async () => {
     const { backend, open } = await adoptable();
     const [first, second] = [await open(get("/now/1")), await open()];

@@ -1,8 +1,10 @@
 import { once } from "node:events";
-import type { ServerHttp2Stream } from "node:http2";
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { AddressInfo, Server } from "node:net";
+import { text } from "node:stream/consumers";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { type Answer, Backend, drained, get, post, RawClient, run } from "./support/http.ts";
+import { type Answer, Backend, drained, get, post, PROMPT, RawClient, run, useHttp } from "./support/http.ts";
 import {
   answerOn,
   closing,
@@ -21,7 +23,6 @@ import {
   WAYS,
   windowUpdate,
 } from "./support/http2.ts";
-import { useHttp } from "./support/http.ts";
 import { told } from "./support/told.ts";
 
 /** More than the buffers of a connection hold. */
@@ -30,6 +31,18 @@ const BIG = "0123456789abcdef".repeat(2 ** 20);
 // What holds a drain does so until `drainTimeout`, which by default is longer than a test may take.
 useHttp();
 useHttp2();
+
+/** The index of the frame with which a stream ends, once it has come. */
+function endOf(client: RawClient, stream: number): number | undefined {
+  const index = framesOf(client).findIndex((frame) => frame.stream === stream && frame.type < 2 && frame.flags & 1);
+  return index < 0 ? undefined : index;
+}
+
+/** The index of the frame that tells the end of a session. */
+function goawayOf(client: RawClient): number {
+  const index = framesOf(client).findIndex(({ type }) => type === 7);
+  return index < 0 ? Infinity : index;
+}
 
 /** Has a request answered that leaves its connection idle, for the server as well. */
 async function answered(backend: Backend, client: RawClient): Promise<Answer> {
@@ -297,6 +310,138 @@ describe.concurrent.each(WAYS)("HTTP/2 (%s, with listeners for %s)", (transport,
     await served.end();
   });
 
+  const bodies = ["now", undefined];
+  test.each(bodies)("during `drainDelay` a client is told before the end of its answer, which is %j", async (body) => {
+    const server = http2Server(transport);
+    if (listens === "request") server.on("request", (_, response) => (body ? response.end(body) : response.end()));
+    else {
+      server.on("stream", (stream) => {
+        stream.respond({}, { endStream: !body });
+        if (body) stream.end(body);
+      });
+    }
+    const served = await run(server, { drainDelay: Infinity });
+    const client = await rawClient(server);
+    client.send(preface() + getFrame(1, "/before"));
+    const before = await client.until(() => endOf(client, 1));
+    served.begin();
+    client.send(getFrame(3, "/after"));
+    const after = await client.until(() => endOf(client, 3));
+    expect(goawayOf(client)).toBeGreaterThan(before);
+    expect(goawayOf(client)).toBeLessThan(after);
+    expect(await client.closed).toBe("ended");
+    client.leave();
+    server.close();
+    await served.end();
+  });
+
+  test.each([0, 1, 2, 3, 4])("answered %d turns after the stop, a client is not cut off", async (turns) => {
+    const backend = new Http2Backend(listens, http2Server(transport));
+    const served = await run(backend.server, { drainDelay: Infinity });
+    const client = await rawClient(backend.server);
+    client.send(preface() + getFrame(1, "/first"));
+    const first = await backend.request("/first");
+    served.begin();
+    for (let turn = 0; turn < turns; turn++) await setImmediate();
+    first.answer();
+    const end = await client.until(() => endOf(client, 1));
+    for (let turn = 0; turn < 10; turn++) await setImmediate();
+    // It was told before, or else may ask again.
+    if (goawayOf(client) < Infinity) expect(goawayOf(client)).toBeLessThan(end);
+    else {
+      client.send(getFrame(3, "/next"));
+      (await backend.request("/next")).answer();
+      expect(await client.until(() => endOf(client, 3))).toBeGreaterThan(goawayOf(client));
+    }
+    expect(await client.closed).toBe("ended");
+    client.leave();
+    backend.server.close();
+    await served.end();
+  });
+
+  test("a request to `HEAD` in flight at the stop has its session closed", async () => {
+    const backend = new Http2Backend(listens, http2Server(transport));
+    const served = await run(backend.server, { drainDelay: Infinity });
+    const client = await Http2Client.open(backend.server);
+    const answer = answerOn(client.stream({ ":path": "/", ":method": "HEAD" }));
+    const { stream } = await backend.request("/");
+    served.begin();
+    await once(client.session, "goaway");
+    stream.respond({ ":status": 200 });
+    expect(await answer).toMatchObject({ status: 200, end: "ended" });
+    expect(await client.closed).toBe("closed");
+    backend.server.close();
+    await served.end();
+  });
+
+  test("during `drainDelay` a body and trailers are received, though they came with the stream", async () => {
+    const server = http2Server(transport);
+    if (listens === "request") {
+      server.on("request", async (request, response) => {
+        const body = await text(request);
+        response.end(`${body} ${request.trailers["a"]}`);
+      });
+    } else {
+      server.on("stream", async (stream) => {
+        let trailers: IncomingHttpHeaders = {};
+        stream.on("trailers", (told: IncomingHttpHeaders) => (trailers = told));
+        const body = await text(stream);
+        stream.end(`${body} ${trailers["a"]}`);
+      });
+    }
+    const served = await run(server, { drainDelay: Infinity });
+    const client = await rawClient(server);
+    client.send(preface());
+    await client.until(() => framesOf(client).length > 0);
+    served.begin();
+    const head = getFrame(1, "/").slice(9);
+    client.send(frame(1, 0x4, 1, head) + frame(0, 0, 1, "body") + frame(1, 0x5, 1, "\0\x01a\x07trailer"));
+    await client.closed;
+    client.leave();
+    const data = framesOf(client).filter(({ type }) => type === 0);
+    expect(data.map(({ payload }) => payload).join("")).toBe("body trailer");
+    server.close();
+    await served.end();
+  });
+
+  test.each([2, 8])("during `drainDelay` a stream that comes with its reset (%d) is handed to nobody", async (code) => {
+    const backend = new Http2Backend(listens, http2Server(transport));
+    const served = await run(backend.server, { drainDelay: Infinity });
+    const client = await rawClient(backend.server);
+    client.send(preface());
+    await client.until(() => framesOf(client).length > 0);
+    served.begin();
+    client.send(getFrame(1, "/reset") + frame(3, 0, 1, `\0\0\0${String.fromCharCode(code)}`) + getFrame(3, "/kept"));
+    (await backend.request("/kept")).answer();
+    expect(await client.closed).toBe("ended");
+    client.leave();
+    expect(backend.urls).toEqual(["/kept"]);
+    backend.server.close();
+    await served.end();
+    expect(told(served.log)).toContainEqual({ ...drained(2), requests: expect.any(Number) });
+  });
+
+  test("a stream is handed on as it is without the task, before the stop and after it", async () => {
+    const backend = new Http2Backend(listens, http2Server(transport));
+    const listeners: number[][] = [];
+    backend.server.on("stream", (stream) => {
+      listeners.push(["aborted", "error", "end"].map((event) => stream.listenerCount(event)));
+    });
+    const served = await run(backend.server, { drainDelay: Infinity });
+    const client = await Http2Client.open(backend.server);
+    for (const path of ["/before", "/after"]) {
+      if (path === "/after") served.begin();
+      const answer = client.get(path);
+      (await backend.request(path)).answer();
+      expect(await answer).toMatchObject({ body: `answer to ${path}`, end: "ended" });
+    }
+    expect(listeners[1]).toEqual(listeners[0]);
+    expect(listeners.length).toBe(2);
+    expect(await client.closed).toBe("closed");
+    backend.server.close();
+    await served.end();
+  });
+
   test("a stream that has reached the machine before the stop is answered, also on a busy session", async () => {
     const backend = new Http2Backend(listens, http2Server(transport));
     const served = await run(backend.server);
@@ -463,6 +608,30 @@ describe.concurrent.each(WAYS)("HTTP/2 (%s, with listeners for %s)", (transport,
     await served.end();
     expect(told(served.log)).toContainEqual(drained(1));
   });
+});
+
+test("a drain ends in time also when there is always another client, with a session of its own", async () => {
+  const server = http2Server("cleartext").on("request", (_, response) => {
+    const until = performance.now() + 5;
+    while (performance.now() < until); // so that it takes a turn of the event loop to answer one
+    response.end();
+  });
+  const served = await run(server, { drainTimeout: 20_000 });
+  let isOver = false;
+  const clients = Array.from({ length: 16 }, async () => {
+    while (!isOver && server.listening) {
+      const client = await rawClient(server).catch(() => undefined);
+      client?.send(preface() + getFrame(1, "/"));
+      await client?.until(() => client.end !== "open" || endOf(client, 1));
+      client?.leave();
+    }
+  });
+  await once(server, "session");
+  await served.stop();
+  isOver = true;
+  // To answer each of them before the next is let in would take seconds.
+  expect(served.took).toBeLessThan(PROMPT);
+  await Promise.all(clients);
 });
 
 describe.concurrent("HTTP/2 with `allowHTTP1`", () => {

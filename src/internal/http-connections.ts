@@ -16,12 +16,13 @@ interface Http1Server extends Server {
 }
 
 /** What goes on over a connection: an answer, or a stream of HTTP/2; or the socket itself, once it was upgraded. */
-type Subject = ServerResponse | Http2Stream | Socket;
+type Subject = ServerResponse | ((Http2Stream | Socket) & { [Key in "headersSent" | "req" | "writeHead"]?: undefined });
 
 /** A connection that can carry requests. (Below one of TLS there is one of TCP, which carries none itself.) */
 interface Connection {
   readonly socket: Socket;
-  readonly isSecure: boolean;
+  /** 1 if it is of TLS, else 0. */
+  readonly secure: number;
   /** What is not done, in order. (A Set would make each request some 2 % slower, by the hash that it gives it.) */
   readonly open: Subject[];
   session?: Http2Session;
@@ -52,23 +53,23 @@ export class HttpConnections {
   #newest!: Connection;
   /** How many of them are of TLS. */
   #secure = 0;
-  /** How many connections there have been. */
-  #opened = 0;
-  /** Requests that wait to be handed to their handlers. */
+  /** What waits until the clients that have connected are accepted. */
   #held: (() => void)[] | undefined;
   #listening!: Promise<void>;
   #settle: ((error?: Error) => void) | undefined;
-  #phase: "serving" | "stopping" | "closing" = "serving";
+  #isStopping = false;
+  #isClosing = false;
 
   constructor(server: Server) {
-    const emit: (event: string | symbol, ...args: unknown[]) => boolean = server.emit;
+    const watched: { emit?: (event: string | symbol, ...args: unknown[]) => boolean } = server;
+    const { emit } = server;
     let isReleased = false;
     this.#server = server;
     this.#restore = () => {
       isReleased = true;
       // Unless somebody else has wrapped it since.
       if (server.emit !== observe) return;
-      Reflect.deleteProperty(server, "emit");
+      delete watched.emit;
       if (server.emit !== emit) server.emit = emit;
     };
     const observe = (event: string | symbol, ...args: unknown[]): boolean =>
@@ -79,10 +80,9 @@ export class HttpConnections {
 
   /** Waits until the server listens, which it is about to. */
   listening(): Promise<void> {
-    this.#listening = new Promise((resolve, reject) => {
+    return (this.#listening = new Promise((resolve, reject) => {
       this.#settle = (error) => (error ? reject(error) : resolve());
-    });
-    return this.#listening;
+    }));
   }
 
   /** Leaves the server as it was; if that is still about to listen, once it does, or has failed to. */
@@ -93,7 +93,7 @@ export class HttpConnections {
 
   /** From now on each connection is told, with what is the last answer for now, that it ends. */
   stop(): void {
-    this.#phase = "stopping";
+    this.#isStopping = true;
     for (const connection of this.#connections.values()) {
       for (const subject of connection.open) this.#sayLast(connection, subject);
     }
@@ -106,8 +106,8 @@ export class HttpConnections {
   async accept(until: AbortSignal): Promise<void> {
     const held: (() => void)[] = [];
     this.#held = held;
-    for (let opened = -1; opened !== this.#opened && !until.aborted; ) {
-      opened = this.#opened;
+    for (let newest: unknown = held; newest !== this.#newest; ) {
+      newest = this.#newest;
       await sleep(0, until);
     }
     this.#held = undefined;
@@ -116,9 +116,9 @@ export class HttpConnections {
 
   /** Closes the listener, and each connection once it is idle. */
   close(): void {
-    this.#phase = "closing";
+    this.#isClosing = true;
     // `close` calls it, and it would cut the end of an answer that is still being sent.
-    if (this.#connections.size) this.#server.closeIdleConnections = () => {};
+    this.#server.closeIdleConnections = () => {};
     if (!this.closed.aborted) this.#server.close();
     delete this.#server.closeIdleConnections;
     for (const connection of this.#connections.values()) this.#rest(connection);
@@ -133,7 +133,7 @@ export class HttpConnections {
   destroy(): number {
     let busy = 0;
     for (const { socket, open } of this.#connections.values()) {
-      if (open.length) busy++;
+      if (open[0]) busy++;
       socket.destroy();
     }
     // Those that it had before it was watched.
@@ -157,9 +157,12 @@ export class HttpConnections {
         // It is told from within the emission of its socket.
         const connection = this.#newest;
         connection.session = args[0] as Http2Session;
-        connection.session.on("stream", (stream) => this.#begin(connection, stream));
+        // First, so that the session is closed before the server hands the stream on.
+        connection.session.prependListener("stream", (stream) => this.#begin(connection, stream));
         break;
       }
+      case "stream":
+        return this.#takesStream(event, args);
       case "request":
       case "checkContinue":
       case "checkExpectation":
@@ -181,14 +184,14 @@ export class HttpConnections {
   }
 
   #add(socket: Socket): Connection {
-    const connection: Connection = { socket, isSecure: "encrypted" in socket, open: [] };
-    this.#opened++;
+    const secure = Number("encrypted" in socket);
+    const connection: Connection = { socket, secure, open: [] };
+    this.#secure += secure;
     this.#newest = connection;
     this.#connections.set(socket, connection);
-    if (connection.isSecure) this.#secure++;
-    socket.once("close", () => {
+    socket.on("close", () => {
       this.#connections.delete(socket);
-      if (connection.isSecure) this.#secure--;
+      this.#secure -= secure;
       clearTimeout(connection.timer);
     });
     this.#rest(connection);
@@ -202,22 +205,46 @@ export class HttpConnections {
     // A listener hands it on to the others.
     if (connection.open.includes(subject)) return false;
     // The client has been told, or will be, that this one is not answered any more.
-    const newest = connection.isFull && connection.open.at(-1);
-    const isTooMuch = newest && "headersSent" in newest && !newest.headersSent;
+    const isTooMuch = connection.isFull && connection.open.at(-1)?.headersSent === false;
     if (connection.isClosing || isTooMuch) {
       // Nor are those after it, whose answers would wait for its own.
       connection.isClosing = true;
       return true;
     }
     this.#begin(connection, subject);
-    if (this.#phase === "serving" || subject === request.socket) return false;
+    if (!this.#isStopping || subject === request.socket) return false;
     // Of several that arrived at once the last one is known, before the first one is answered.
-    const hand = (): void => {
-      connection.isFull = this.#phase === "closing";
+    this.#hold(() => {
+      connection.isFull = this.#isClosing;
       if (!request.socket.destroyed) this.#pass(event, request, subject);
-    };
-    afterTurn(() => (this.#held ? this.#held.push(hand) : hand()));
+    });
     return true;
+  }
+
+  /** Lets a stream wait until its session is closed: after an answer, that would cut off what the client asks next. */
+  #takesStream(event: string, args: readonly unknown[]): boolean {
+    if (!this.#isStopping) return false;
+    const stream = args[0] as Http2Stream;
+    let told: unknown[] | undefined;
+    const note = (...values: unknown[]): void => {
+      told = values;
+    };
+    // What happens to it in the meantime.
+    stream.on("trailers", note).on("error", note);
+    afterTurn(() =>
+      this.#hold(() => {
+        stream.off("error", note);
+        if (stream.destroyed) return;
+        this.#pass(event, ...args);
+        if (told) stream.emit("trailers", ...told);
+      }),
+    );
+    return true;
+  }
+
+  /** Calls back after this turn, or else once the clients that have connected are accepted. */
+  #hold(hand: () => void): void {
+    afterTurn(() => (this.#held ? this.#held.push(hand) : hand()));
   }
 
   #begin(connection: Connection, subject: Subject): void {
@@ -229,19 +256,24 @@ export class HttpConnections {
     };
     // While a client still sends what nobody reads, to destroy the socket would cut the end of the answer.
     subject.on("close", () => {
-      if ("req" in subject && !subject.req.complete) subject.req.once("close", over);
+      if (subject.req && !subject.req.complete) subject.req.on("close", over);
       else over();
     });
-    if (this.#phase !== "serving") this.#sayLast(connection, subject);
+    if (this.#isStopping) this.#sayLast(connection, subject);
   }
 
   /** Counts it, and has the client told that, for all that is known by now, nothing is to follow it. */
   #sayLast(connection: Connection, subject: Subject): void {
     if (subject === connection.socket) return;
     this.requests++;
-    // It goes on until its streams are done, and those that have arrived with them.
-    afterTurn(() => afterTurn(() => connection.session?.close()));
-    if (!("writeHead" in subject) || subject.headersSent) return;
+    // Streams that arrive until then are answered, too. If there is none left, the client may be asking more by then,
+    // and is told with the next one.
+    afterTurn(() =>
+      this.#hold(() => {
+        if (connection.open[0]) connection.session?.close();
+      }),
+    );
+    if (!subject.writeHead || subject.headersSent) return;
     const { writeHead } = subject;
     // Node calls it, too, as late as it can.
     subject.writeHead = (...args: unknown[]) => {
@@ -253,8 +285,11 @@ export class HttpConnections {
         if (!Array.isArray(given)) {
           subject.setHeader("Connection", "close");
           // What a proxy copies from its backend, or everybody from an example, is not about this connection.
-          const headers = Object.entries(Object(given)).filter(([name]) => !/^connection$/i.test(name));
-          if (typeof given === "object") args.splice(-1, 1, Object.fromEntries(headers));
+          if (typeof given === "object") {
+            const headers: Record<string, unknown> = { ...given };
+            for (const name in headers) if (/^connection$/i.test(name)) delete headers[name];
+            args.splice(-1, 1, headers);
+          }
         }
       }
       writeHead.apply(subject, args as Parameters<typeof writeHead>); // whichever of its signatures they are of
@@ -270,13 +305,13 @@ export class HttpConnections {
 
   /** Ends a connection that stays idle. */
   #rest(connection: Connection): void {
-    if (this.#phase !== "closing" || connection.open.length) return;
+    if (!this.#isClosing || connection.open[0]) return;
     connection.timer = startTimer(GRACE, () => {
       // What has arrived while the program was busy is read first.
       afterTurn(() => {
-        const { socket, isSecure, session, open } = connection;
-        const isBase = "setSecureContext" in this.#server && !isSecure;
-        if (open.length) return;
+        const { socket, secure, session, open } = connection;
+        const isBase = "setSecureContext" in this.#server && !secure;
+        if (open[0]) return;
         // In its handshake, or below one of TLS: of which, is not known.
         if (isBase ? this.#secure : session && !session.closed) {
           session?.close();
