@@ -15,7 +15,7 @@ import { http1, http2, idle, Load } from "./load.mjs";
 import { service } from "./servers/grpc-service.mjs";
 import { node, start } from "./support.mjs";
 
-/** How long a program goes on serving: above the pauses of the clients, which are of up to 50 ms. */
+/** How long a program goes on serving, above the pauses of the clients. */
 const DRAIN_DELAY = 500;
 
 /** How long the longest request takes after that. */
@@ -25,19 +25,21 @@ const LONGEST = 300;
 const MARGIN = 100;
 const SLACK = 3_000;
 
-for (const { name, connect } of [
+for (const { name, connect, pause = 50 } of [
   { name: "node", connect: http1 },
+  { name: "node", connect: http1, pause: 0 },
   { name: "express", connect: http1 },
   { name: "fastify", connect: http1 },
   { name: "koa", connect: http1 },
   { name: "hono", connect: http1 },
   { name: "http2", connect: http2 },
+  { name: "http2", connect: http2, pause: 0 },
 ]) {
-  test(`${name} loses no request by a SIGTERM under load`, async (t) => {
+  test(`${name} loses no request by a SIGTERM under load, of clients that pause up to ${pause} ms`, async (t) => {
     const { program, url } = await startServer(t, name, { DRAIN_DELAY });
     const idles = [await idle(url), await idle(url)];
     if (connect === http1) idles.push(await idle(url, "GET / HTTP/1.1\r\nHost: "));
-    const load = new Load(url, { connect });
+    const load = new Load(url, { connect, pause });
     await load.answers(100);
     const client = connect(url);
     const longest = client.get(`/slow?ms=${DRAIN_DELAY + LONGEST}`);
