@@ -86,7 +86,7 @@ export class Manager implements AsyncDisposable {
   #slots: number;
   readonly #hooks: (() => unknown)[] = [];
   readonly #failures: Failure[] = [];
-  #stoppedAt = 0;
+  #stoppedAt!: number;
   #deadline: Timer | undefined;
   #tasksOver: (() => void) | undefined;
   #done: Promise<void> | undefined;
@@ -198,7 +198,7 @@ export class Manager implements AsyncDisposable {
     const entries = tasks.map((work): Entry => {
       checkTask("run a task", work);
       const task = (this.#name && `${this.#name}/`) + taskName(work, kind);
-      return { task, kind, onEvent: this.#relay, work };
+      return { task, onEvent: this.#relay, kind, work };
     });
     if (this.signal.aborted) throw new ManagerStoppedError("run a task", this.signal.reason);
 
@@ -261,7 +261,7 @@ export class Manager implements AsyncDisposable {
   #stop(reason: unknown): void {
     if (this.signal.aborted) return;
     this.#controller.abort(reason);
-    this.#stoppedAt = performance.now();
+    if (this.#onEvent) this.#stoppedAt = performance.now();
     this.#onEvent?.({ manager: this.#name, type: "stopping", reason, pending: this.pending });
     this.#entries.forEach((entry) => entry.controller?.abort(reason));
     // Only now, so that the deadlines of groups in this one, which started just before, pass before it.

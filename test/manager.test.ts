@@ -1,7 +1,7 @@
 import { Manager, type ManagerOptions, ManagerStoppedError, ShutdownTimeoutError } from "allstop";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
-import { useFakeTime } from "./support/fake-time.ts";
+import { inRealTime, useFakeTime } from "./support/fake-time.ts";
 import { settle } from "./support/settle.ts";
 import { stubborn } from "./support/stubborn.ts";
 
@@ -389,6 +389,20 @@ test("elapsed is in milliseconds: of a task and a hook since it started, of the 
     ["cleanup-ended", 80],
     ["stopped", 120],
   ]);
+});
+
+test("without an observer the clock is not asked for the start of a task, its end, or the stop", async () => {
+  await inRealTime(async () => {
+    const now = vi.spyOn(performance, "now");
+    for (const onEvent of [undefined, () => {}]) {
+      now.mockClear();
+      const manager = new Manager({ onEvent });
+      manager.run(() => Promise.resolve());
+      await manager.wait();
+      expect(now.mock.calls.length > 0).toBe(onEvent !== undefined);
+    }
+    now.mockRestore();
+  });
 });
 
 test("a hook that ends while the rest are called after the timeout is told of, and the timeout is reported all the same", async () => {
