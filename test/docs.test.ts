@@ -144,8 +144,10 @@ test("the README's figures are those of the results", () => {
     expect(rows[i]?.slice(1)).toEqual(found.map((cell) => (cell === " / " ? "-" : cell)));
   }
   const drains = [20, 24].map((node) => tablesOf("drain", node)[0]?.rows[0]?.slice(1).map(Number) ?? []);
-  expect(drains.map(([ours, ...peers]) => [ours, peers.length, Math.max(...peers)])).toEqual([[12, 7, 4], [12, 7, 5]]);
-  expect(section.replace(/\s+/g, " ")).toContain("the best of seven peers in 4 of them on Node 20, in 5 on Node 24");
+  expect(drains.map(([ours, ...peers]) => [ours, peers.length])).toEqual([[12, 7], [12, 7]]);
+  const [on20, on24] = drains.map(([, ...peers]) => Math.max(...peers));
+  const best = `the best of seven peers in ${on20} of them on Node 20, in ${on24} on Node 24`;
+  expect(section.replace(/\s+/g, " ")).toContain(best);
 });
 
 test("the README names only commands and files that are there", () => {
