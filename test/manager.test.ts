@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { Manager, type ManagerOptions, ManagerStoppedError, ShutdownTimeoutError } from "allstop";
 import { ControlledTask, EventLog } from "allstop/testing";
 import { describe, expect, test, vi } from "vitest";
@@ -402,6 +404,28 @@ test("without an observer the clock is not asked for the start of a task, its en
       expect(now.mock.calls.length > 0).toBe(onEvent !== undefined);
     }
     now.mockRestore();
+  });
+});
+
+test("the signal of a task that has ended, and what listens to it, is kept by nobody, though others run", async () => {
+  setFlagsFromString("--expose-gc");
+  const gc: () => void = runInNewContext("gc");
+  await inRealTime(async () => {
+    const manager = new Manager();
+    const task = new ControlledTask();
+    manager.run(task);
+    const signals: WeakRef<AbortSignal>[] = [];
+    const remember = async (signal: AbortSignal): Promise<void> => void signals.push(new WeakRef(signal));
+    manager.runEphemeral(remember, remember);
+    manager.runEphemeral(remember);
+    for (let i = 0; i < 2; i++) {
+      // A WeakRef keeps what it refers to until the end of the turn.
+      await new Promise((resolve) => setImmediate(resolve));
+      gc();
+    }
+    expect(signals.map((signal) => signal.deref())).toEqual([undefined, undefined, undefined]);
+    expect(manager.pending).toHaveLength(1);
+    await manager.stop();
   });
 });
 
