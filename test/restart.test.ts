@@ -1025,7 +1025,7 @@ test.each([
   await inRealTime(async () => {
     const way = async (): Promise<never> => {
       const { runs } = subject.service;
-      if (runs < first ? runs % 500 === 0 : (runs - first) % restarts === 0) await measure();
+      if (runs < first ? runs % 1_000 === 0 : (runs - first) % restarts === 0) await measure();
       if (runs === last) subject.controller.abort();
       throw ERROR;
     };
