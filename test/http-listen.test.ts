@@ -12,7 +12,7 @@ import { ServiceGroup } from "allstop/services";
 import { EventLog } from "allstop/testing";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { type Run, start, useRunsByHand } from "./support/by-hand.ts";
-import { Backend, connecting, drained, get, RawClient, REASON } from "./support/http.ts";
+import { Backend, connecting, drained, get, PROMPT, RawClient, REASON } from "./support/http.ts";
 import { closing, getFrame, http2Server, httpsServer, preface, watch, whenClosing } from "./support/http2.ts";
 import { useNoUnhandledRejections, useNoWarnings } from "./support/process-events.ts";
 import { thrownBy } from "./support/thrown-by.ts";
@@ -511,6 +511,8 @@ describe("A server that listens already", () => {
   /** A server that listens, with connections from before the task: one idle, one silent, one with a request. */
   async function adoptable() {
     const backend = new Backend();
+    // Else Node itself closes what is idle after 5 s.
+    backend.server.keepAliveTimeout = 60_000;
     backend.server.listen(0, LOCAL);
     await once(backend.server, "listening");
     const open = async (first = ""): Promise<RawClient> => {
@@ -519,7 +521,20 @@ describe("A server that listens already", () => {
       await accepted;
       return client;
     };
-    return { backend, open, port: (backend.server.address() as AddressInfo).port };
+    /** One that is idle for the server, too: it has been answered. */
+    const idle = async (): Promise<RawClient> => {
+      const client = await open(get("/now/1"));
+      await client.answer();
+      const { response } = await backend.request("/now/1");
+      if (!response.closed) await once(response, "close");
+      return client;
+    };
+    return { backend, open, idle, port: (backend.server.address() as AddressInfo).port };
+  }
+
+  /** How long the drain took, in milliseconds. */
+  function elapsedOf({ log }: Subject): number | undefined {
+    return log.events.find((event) => event.type === "http-drained")?.elapsed;
   }
 
   test("is adopted: `listen`, `port` and `path` count for nothing, it is ready at once, and drained", async () => {
@@ -541,25 +556,20 @@ describe("A server that listens already", () => {
   });
 
   test.each([false, true])("has its idle connections from before closed, others there or not (%s)", async (others) => {
-    const { backend, open } = await adoptable();
-    const idle = await open(get("/now"));
-    await idle.answer();
-    const { response } = await backend.request("/now");
-    if (!response.closed) await once(response, "close");
+    const { backend, open, idle } = await adoptable();
+    const client = await idle();
     const subject = new Subject({}, backend.server).start();
     await subject.task.ready();
     const other = others ? await open() : undefined;
     expect(await subject.stop()).toBe("returned");
-    expect([await idle.closed, await other?.closed]).toEqual(["ended", others ? "ended" : undefined]);
+    expect([await client.closed, await other?.closed]).toEqual(["ended", others ? "ended" : undefined]);
     expect(told(subject.log)).toEqual([drained(0)]);
+    expect(elapsedOf(subject)).toBeLessThan(PROMPT);
   });
 
   test("answers what comes over them as the listener is closed", async () => {
-    const { backend, open } = await adoptable();
-    const client = await open(get("/now/1"));
-    await client.answer();
-    const { response } = await backend.request("/now/1");
-    if (!response.closed) await once(response, "close");
+    const { backend, idle } = await adoptable();
+    const client = await idle();
     const subject = new Subject({}, backend.server).start();
     await subject.task.ready();
     whenClosing(backend.server, () => client.get("/now/2"));
@@ -613,6 +623,7 @@ describe("A server that listens already", () => {
     slow.answer();
     expect((await client.answer()).body).toBe("answer to /slow");
     expect(await subject.end()).toBe("returned");
+    expect(elapsedOf(subject)).toBeLessThan(PROMPT);
   });
 
   test("ends soon after `drainTimeout`, whatever is left of before", async () => {
